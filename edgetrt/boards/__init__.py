@@ -1,0 +1,1 @@
+"""What board this is, read from its own files."""

@@ -1,0 +1,1 @@
+"""CUDA: the device port over PyCUDA and over cuda-python, graphs, kernels."""

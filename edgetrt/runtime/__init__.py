@@ -1,0 +1,1 @@
+"""The data plane: the loop, preprocessing, tasks, timing, supervision."""

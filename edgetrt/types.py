@@ -1,0 +1,183 @@
+"""The frozen values that flow between the parts.
+
+numpy is named in annotations only: the control plane imports this module and never loads numpy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+PixelFormat = Literal["rgb", "bgr", "gray"]
+TaskName = Literal["detect", "raw"]
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """A named input or output of a network.
+
+    `shape` has -1 where a dimension is dynamic; `dtype` is numpy's name of the element type.
+    """
+
+    name: str
+    shape: Shape
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One capture of a source.
+
+    Attributes:
+        data: h×w×3 uint8 for `rgb` and `bgr`, h×w for `gray`; never written to again.
+        format: how to read `data`.
+        seq: 0, 1, 2, … in the order of capture; a gap is a frame that was captured and dropped.
+        captured_ns: monotonic clock at capture.
+        truth: what a synthetic scene really contains, in pixels of `data`.
+    """
+
+    data: NDArray[np.uint8]
+    format: PixelFormat
+    seq: int
+    captured_ns: int
+    truth: Detections | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        return self.data.shape[1], self.data.shape[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Detections:
+    """Objects of one frame, struct-of-arrays, best score first.
+
+    Attributes:
+        boxes: float32 n×4, x1 y1 x2 y2 in pixels of the frame.
+        scores: float32 n, 0..1.
+        classes: int32 n, index into the pipeline's labels.
+    """
+
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    classes: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+@dataclass(frozen=True, slots=True)
+class RawOutput:
+    """The network's own output tensors, for tasks that edgetrt does not decode."""
+
+    tensors: Mapping[str, NDArray[np.generic]]
+
+
+Output = Detections | RawOutput
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a pipeline says about one frame.
+
+    Attributes:
+        pipeline: name of the pipeline.
+        frame: the frame it is about.
+        output: what the task decoded.
+        labels: class names, by index.
+        engine: fingerprint of the engine that ran.
+        latency_ns: capture to decoded result.
+        stages_ns: time in each stage of this frame, by stage name.
+        dropped: frames of this pipeline lost so far between source and result.
+    """
+
+    pipeline: str
+    frame: Frame
+    output: Output
+    labels: tuple[str, ...]
+    engine: str
+    latency_ns: int
+    stages_ns: Mapping[str, int] = field(default_factory=dict)
+    dropped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a pipeline may use now; read at each frame boundary.
+
+    Attributes:
+        rate_hz: frames started per second at most; None = as fast as frames come.
+    """
+
+    rate_hz: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """Frames of one pipeline since it started: done + dropped + refused = read.
+
+    Attributes:
+        read: frames the source captured.
+        done: frames that became a result.
+        dropped: frames overwritten by a newer one before they were looked at.
+        refused: frames the session or the task could not handle (wrong output, NaN).
+        missed: pacing deadlines that passed before the frame could start.
+        unsent: results that a sink did not take, summed over sinks.
+        restarts: times the supervisor closed and reopened source and session.
+        reconnects: times the source was lost and came back.
+    """
+
+    read: int = 0
+    done: int = 0
+    dropped: int = 0
+    refused: int = 0
+    missed: int = 0
+    unsent: int = 0
+    restarts: int = 0
+    reconnects: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StageStats:
+    """Distribution of one stage's time over the last window, in milliseconds."""
+
+    p50_ms: float
+    p99_ms: float
+    mean_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineHealth:
+    """How a pipeline does, over the last window.
+
+    Attributes:
+        pipeline: its name.
+        state: `starting`, `running`, `backoff` (waiting to be reopened), `ended` or `failed`.
+        backend: which backend runs the engine.
+        engine: fingerprint of the engine.
+        fps: results per second over the window.
+        latency: capture to result; None before the first result.
+        stages: by stage name, in the order of the frame.
+        counters: since the start.
+        error: the last error in words, empty when there is none.
+        objects: objects per frame, mean over the window; None where the task does not count.
+    """
+
+    pipeline: str
+    state: str
+    backend: str
+    engine: str
+    fps: float
+    latency: StageStats | None
+    stages: Mapping[str, StageStats]
+    counters: Counters
+    error: str = ""
+    objects: float | None = None
