@@ -1,6 +1,7 @@
 """YAML files to typed structs; every mistake is told with file, line and key path.
 
-Relative paths in a file are relative to that file. Unknown keys are refused with the nearest known one.
+Relative paths in a file are relative to that file. Unknown keys are refused with the nearest known
+one.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 class PreprocessConfig(Struct, frozen=True):
     """How a frame becomes the input tensor. Unset = as the model's metadata or its kind says.
 
-    `scale`, `mean` and `std` give `(pixel * scale - mean) / std`, in the order of `color`. `pad` is the
-    letterbox's grey, 0..255.
+    `scale`, `mean` and `std` give `(pixel * scale - mean) / std`, in the order of `color`. `pad` is
+    the letterbox's grey, 0..255.
     """
 
     resize: Literal["letterbox", "stretch", "crop"] = "letterbox"
@@ -47,8 +48,9 @@ class PreprocessConfig(Struct, frozen=True):
 class TaskConfig(Struct, frozen=True):
     """What the network does and which of its answers count.
 
-    `kind: auto` reads the task from the model. `score` and `iou` are the limits of the detection: lower
-    scores are left out, and of two boxes of a class that overlap more than `iou` the weaker one goes.
+    `kind: auto` reads the task from the model. `score` and `iou` are the limits of the detection:
+    lower scores are left out, and of two boxes of a class that overlap more than `iou` the weaker
+    one goes.
     """
 
     kind: Literal["auto", "detect", "raw"] = "auto"
@@ -80,9 +82,9 @@ class RecipeConfig(Struct, frozen=True):
 class PipelineConfig(Struct, frozen=True):
     """`pipelines.d/<name>.yaml`: a source, a network, and where its results go.
 
-    `model` is an ONNX file or a recipe; `task` and `preprocess` override the recipe's. `sinks` are URIs
-    (`jsonl:`, `video:`, `image:`); results always go to the agent as well when there is one. `depth` 2
-    prepares a frame while the one before it runs.
+    `model` is an ONNX file or a recipe; `task` and `preprocess` override the recipe's. `sinks` are
+    URIs (`jsonl:`, `video:`, `image:`); results always go to the agent as well when there is one.
+    `depth` 2 prepares a frame while the one before it runs.
     """
 
     name: Name
@@ -194,7 +196,7 @@ def beside(path: Path, value: str) -> Path:
     return (path.parent / Path(value).expanduser()).resolve()
 
 
-def _build(node: yaml.Node, at: str, lines: dict[str, int], path: Path) -> Any:  # noqa: ANN401
+def _build(node: yaml.Node, at: str, lines: dict[str, int], path: Path) -> Any:
     """Build plain Python values from a node, noting the line of each key path."""
     lines.setdefault(at, node.start_mark.line + 1)
     if isinstance(node, yaml.MappingNode):
@@ -214,9 +216,9 @@ def _build(node: yaml.Node, at: str, lines: dict[str, int], path: Path) -> Any: 
         return [_build(item, f"{at}[{i}]", lines, path) for i, item in enumerate(node.value)]
     loader = yaml.SafeLoader("")
     try:
-        return loader.construct_object(node)  # type: ignore[no-untyped-call]
+        return loader.construct_object(node)
     finally:
-        loader.dispose()  # type: ignore[no-untyped-call]
+        loader.dispose()
 
 
 _AT = re.compile(r"(?s)^(?P<what>.*?)(?: - at `(?:key in )?(?P<at>\$[^`]*)`)?$")
@@ -225,7 +227,7 @@ _MISSING = re.compile(r"missing required field `(?P<field>[^`]*)`")
 
 
 def _explain(error: msgspec.ValidationError, document: Document, kind: type) -> ConfigError:
-    """One msgspec message to `file:line: key.path: what`, with the nearest known key as the hint."""
+    """Turn a msgspec message into `file:line: key.path: what`, hinting at the nearest known key."""
     match = _AT.match(str(error))
     what, at = (match["what"], match["at"] or "$") if match else (str(error), "$")
     hint = ""
@@ -259,7 +261,7 @@ def _dotted(at: str) -> str:
     return at.removeprefix("$").removeprefix(".") or "(top level)"
 
 
-def _value_at(data: Any, at: str) -> Any:  # noqa: ANN401
+def _value_at(data: Any, at: str) -> Any:
     for key, index in re.findall(r"\.([^.\[]+)|\[(\d+)\]", at):
         try:
             data = data[key] if key else data[int(index)]
@@ -275,7 +277,7 @@ def _keys_at(kind: type, at: str) -> list[str]:
     return [field.encode_name for field in msgspec.structs.fields(kind)]
 
 
-def _struct_in(hint: Any) -> type | None:  # noqa: ANN401
+def _struct_in(hint: Any) -> type | None:
     """Find the struct inside `X | None`, `tuple[X, ...]` and the like."""
     if isinstance(hint, type) and issubclass(hint, msgspec.Struct) and get_origin(hint) is None:
         return hint

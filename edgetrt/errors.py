@@ -5,7 +5,7 @@
       ModelError                     the network itself
         UnsupportedOperatorError       an operator that the backend or the DLA cannot run
         PlacementError                 not enough of the network fits the DLA
-        AccuracyError                  the engine disagrees with its reference by more than the limit
+        AccuracyError                  the engine is further from its reference than the limit
       BackendError                   what runs the network
         EngineBuildError               the optimiser failed
         EngineMismatchError            the engine belongs to another device, version or file
@@ -25,7 +25,8 @@
         ProveError                     it ran, and worse than promised
       FleetError                     the controller
 
-Message: what, on which object, expected and got. Hint: what to do. Exit codes are those of sysexits.h.
+Message: what, on which object, expected and got. Hint: what to do. Exit codes are those of
+sysexits.h.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Every port, on one page: what the middle asks of the rim.
 
-Adapters need no base class. Each maps foreign exceptions to ours in one place and passes the contract
-suite of its port in `tests/contracts/`.
+Adapters need no base class. Each maps foreign exceptions to ours in one place and passes the
+contract suite of its port in `tests/contracts/`.
 """
 
 from __future__ import annotations
@@ -18,15 +18,18 @@ if TYPE_CHECKING:
     from edgetrt.types import Frame, Result, TensorSpec
 
 
-class EndOfStream(Exception):  # noqa: N818 - a finished file is no error, as StopIteration is none
-    """A source that ends (a file, a folder) has delivered its last frame."""
+class EndOfStream(Exception):
+    """A source that ends (a file, a folder) has delivered its last frame.
+
+    No error, as StopIteration is none; so it stands outside our tree.
+    """
 
 
 class Session(Protocol):
     """A loaded engine with one execution context and tensors bound once.
 
-    `buffers` are the input tensors themselves: write into them, then call `infer`. What `infer` returns
-    are views, valid until the next `infer` of this session.
+    `buffers` are the input tensors themselves: write into them, then call `infer`. What `infer`
+    returns are views, valid until the next `infer` of this session.
     """
 
     @property
@@ -49,7 +52,7 @@ class Session(Protocol):
         """
 
     def twin(self) -> Session:
-        """Another execution context of the same engine with buffers of its own, for overlapping frames."""
+        """Make another execution context of the same engine, with buffers of its own."""
 
     def close(self) -> None:
         """Free the context and its buffers; may be called twice."""

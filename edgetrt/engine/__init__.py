@@ -1,1 +1,1 @@
-"""From a network to a verified engine: recipe, fingerprint, cache, build flow, verify, bench, report."""
+"""From a network to a verified engine: recipe, fingerprint, cache, build, verify, bench, report."""
