@@ -1,0 +1,58 @@
+"""Which network, read how: a pipeline's `model` is an ONNX file or a recipe beside one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgetrt import config
+from edgetrt.config import PipelineConfig, PreprocessConfig, RecipeConfig, TaskConfig
+from edgetrt.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe with its paths resolved; `path` is the file it came from."""
+
+    path: Path
+    model: Path
+    config: RecipeConfig
+
+
+def read(path: Path) -> Recipe:
+    """Read a recipe, or make the plain one for an ONNX file.
+
+    Raises:
+        ConfigError: neither, or the recipe is wrong.
+    """
+    if path.suffix == ".onnx":
+        return Recipe(path, path, RecipeConfig(model=str(path)))
+    if path.suffix in (".yaml", ".yml"):
+        recipe = config.load(path, RecipeConfig)
+        return Recipe(path, config.beside(path, recipe.model), recipe)
+    raise ConfigError(
+        f"{path}: expected an ONNX file (.onnx) or a recipe (.yaml)",
+        "Export the network to ONNX first; an engine file from elsewhere is native code and is not run.",
+    )
+
+
+def for_pipeline(pipeline: PipelineConfig, base: Path) -> Recipe:
+    """Find the recipe of a pipeline whose file is `base`, with the pipeline's own settings on top."""
+    recipe = read(config.beside(base, pipeline.model))
+    return Recipe(recipe.path, recipe.model, _override(recipe.config, pipeline))
+
+
+def _override(recipe: RecipeConfig, pipeline: PipelineConfig) -> RecipeConfig:
+    task: TaskConfig = pipeline.task if pipeline.task is not None else recipe.task
+    preprocess: PreprocessConfig = (
+        pipeline.preprocess if pipeline.preprocess is not None else recipe.preprocess
+    )
+    return RecipeConfig(
+        model=recipe.model,
+        task=task,
+        preprocess=preprocess,
+        precision=recipe.precision,
+        dla=recipe.dla,
+        strict=recipe.strict,
+        accuracy=recipe.accuracy,
+    )

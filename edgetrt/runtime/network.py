@@ -1,0 +1,92 @@
+"""A loaded engine as the loop uses it: lanes to fill and run, and a task that reads the answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from edgetrt.errors import ModelError
+from edgetrt.runtime.preprocess import Preprocessor
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from edgetrt.config import PreprocessConfig
+    from edgetrt.geometry import Fit
+    from edgetrt.ports import Session
+    from edgetrt.types import Output
+
+
+class Task(Protocol):
+    """Reads a network's output."""
+
+    def decode(
+        self, tensors: Mapping[str, NDArray[np.generic]], placed: Fit, size: tuple[int, int]
+    ) -> Output:
+        """Turn tensors into what they mean, copying whatever is kept.
+
+        Raises:
+            InferenceError: the output cannot be an answer (NaN).
+        """
+
+
+@dataclass(frozen=True)
+class Lane:
+    """One execution context with the preprocessor that writes into its input."""
+
+    session: Session
+    preprocessor: Preprocessor
+
+
+@dataclass(frozen=True)
+class Network:
+    """An engine, ready to run; swapped as a whole between two frames.
+
+    Attributes:
+        fingerprint: of the engine, written into every result.
+        backend: name of what runs it.
+        labels: class names, by index.
+        lanes: as many as frames may overlap.
+        task: reads the output.
+    """
+
+    fingerprint: str
+    backend: str
+    labels: tuple[str, ...]
+    lanes: tuple[Lane, ...]
+    task: Task
+
+    def close(self) -> None:
+        """Free every lane."""
+        for lane in self.lanes:
+            lane.session.close()
+
+
+def assemble(  # noqa: PLR0913 - one value per attribute of the network, all by name
+    session: Session,
+    *,
+    fingerprint: str,
+    backend: str,
+    labels: tuple[str, ...],
+    task: Task,
+    preprocess: PreprocessConfig,
+    depth: int,
+) -> Network:
+    """Build the lanes over a session and its twins.
+
+    Raises:
+        ModelError: the network does not take exactly one image.
+    """
+    if len(session.inputs) != 1:
+        names = ", ".join(spec.name for spec in session.inputs)
+        raise ModelError(
+            f"the network takes {len(session.inputs)} inputs ({names}): expected one image",
+            "Fold the other inputs into the network as constants when you export it.",
+        )
+    spec = session.inputs[0]
+    sessions = [session, *(session.twin() for _ in range(depth - 1))]
+    lanes = tuple(Lane(s, Preprocessor(spec, s.buffers[spec.name], preprocess)) for s in sessions)
+    return Network(fingerprint, backend, labels, lanes, task)

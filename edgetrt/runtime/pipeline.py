@@ -1,0 +1,227 @@
+"""The loop: one pipeline, one thread; each frame reads straight down.
+
+    wait for the pace -> read -> preprocess into the lane -> infer -> decode -> result -> sinks
+
+With two lanes the next frame is prepared while the one before it runs; results keep their order.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgetrt.errors import InferenceError
+from edgetrt.ports import EndOfStream
+from edgetrt.runtime.meter import Meter, Stopwatch
+from edgetrt.runtime.pacing import Pace
+from edgetrt.types import Detections, Frame, Grant, Result
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from edgetrt.geometry import Fit
+    from edgetrt.ports import Clock, Sink, Source
+    from edgetrt.runtime.network import Lane, Network
+
+REFUSED_IN_A_ROW = 30
+"""Refused answers after which the network itself is taken for broken and reloaded."""
+
+
+@dataclass(frozen=True)
+class Flight:
+    """A frame between its preprocessing and its result."""
+
+    frame: Frame
+    lane: Lane
+    placed: Fit
+    watch: Stopwatch
+    tensors: Future[Mapping[str, NDArray[np.generic]]]
+
+
+class Pipeline:
+    """Runs one network over one source.
+
+    `grant` and the network are read at the frame boundary: setting either is one reference swapped.
+
+    Args:
+        name: of the pipeline, as results carry it.
+        source: a live source must already be behind a newest-wins slot.
+        network: what to run; the pipeline closes it.
+        sinks: each gets every result; the pipeline does not close them.
+        meter: where counts and times go.
+        clock: time.
+        grant: how fast the pipeline may run.
+    """
+
+    def __init__(  # noqa: PLR0913 - the parts of a pipeline, all by name
+        self,
+        *,
+        name: str,
+        source: Source,
+        network: Network,
+        sinks: Sequence[Sink],
+        meter: Meter,
+        clock: Clock,
+        grant: Grant,
+    ) -> None:
+        self.grant = grant
+        self._name = name
+        self._source = source
+        self._network = network
+        self._next: Network | None = None
+        self._swapped = threading.Event()
+        self._sinks = sinks
+        self._meter = meter
+        self._clock = clock
+        self._pace = Pace(clock)
+        self._flights: deque[Flight] = deque()
+        self._turn = 0
+        self._seq = -1
+        self._read_ns = 0
+        self._reconnects = 0
+        self._refused_in_a_row = 0
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"infer-{name}")
+
+    def run(self, stop: threading.Event, frames: int | None = None) -> None:
+        """Work until `stop` is set, the source ends, or `frames` have been looked at.
+
+        Raises:
+            SourceError: the source failed.
+            InferenceError: the session failed, or its answers are useless.
+        """
+        looked_at = 0
+        try:
+            while not stop.is_set() and looked_at != frames:
+                frame = self._wait_and_read()
+                if frame is not None:
+                    self.step(frame)
+                    looked_at += 1
+            self._land_all()
+        except EndOfStream:
+            self._land_all()
+        finally:
+            self._abandon()
+
+    def swap(self, network: Network) -> threading.Event:
+        """Let `network` take over between two frames; the event is set once it has."""
+        self._swapped = threading.Event()
+        self._next = network
+        return self._swapped
+
+    def step(self, frame: Frame) -> None:
+        """Take one frame as far as it goes without waiting for it."""
+        self._account(frame)
+        if self._next is not None:
+            self._take_over()
+        lanes = self._network.lanes
+        lane = lanes[self._turn % len(lanes)]
+        self._turn += 1
+        watch = Stopwatch(self._clock)
+        watch.stages_ns["read"] = self._read_ns
+        with watch.stage("preprocess"):
+            placed = lane.preprocessor.write(frame)
+        self._flights.append(Flight(frame, lane, placed, watch, self._launch(lane, watch)))
+        while len(self._flights) >= len(lanes):
+            self._land()
+
+    def _wait_and_read(self) -> Frame | None:
+        """Wait for the pace, then take the newest frame; results in flight do not wait with us."""
+        rate_hz = self.grant.rate_hz
+        if self._flights and self._pace.due_s(rate_hz) > 0:
+            self._land_all()
+        missed = self._pace.wait(rate_hz)
+        start = self._clock.monotonic_ns()
+        frame = self._source.read(timeout_s=0.0 if self._flights else 0.5)
+        if frame is None and self._flights:
+            self._land_all()
+            frame = self._source.read(timeout_s=0.5)
+        self._read_ns = self._clock.monotonic_ns() - start
+        if missed:
+            self._meter.count(missed=missed)
+        return frame
+
+    def _launch(
+        self, lane: Lane, watch: Stopwatch
+    ) -> Future[Mapping[str, NDArray[np.generic]]]:
+        def infer() -> Mapping[str, NDArray[np.generic]]:
+            with watch.stage("infer"):
+                return lane.session.infer()
+
+        if len(self._network.lanes) > 1:
+            return self._worker.submit(infer)
+        done: Future[Mapping[str, NDArray[np.generic]]] = Future()
+        done.set_result(infer())
+        return done
+
+    def _land(self) -> None:
+        """Finish the oldest flight: decode, count, hand to the sinks."""
+        flight = self._flights.popleft()
+        frame, watch = flight.frame, flight.watch
+        tensors = flight.tensors.result()
+        try:
+            with watch.stage("postprocess"):
+                output = self._network.task.decode(tensors, flight.placed, frame.size)
+        except InferenceError as error:
+            self._refuse(error)
+            return
+        self._refused_in_a_row = 0
+        latency_ns = self._clock.monotonic_ns() - frame.captured_ns
+        result = Result(
+            pipeline=self._name,
+            frame=frame,
+            output=output,
+            labels=self._network.labels,
+            engine=self._network.fingerprint,
+            latency_ns=latency_ns,
+            stages_ns=watch.stages_ns,
+            dropped=self._meter.counters.dropped,
+        )
+        with watch.stage("publish"):
+            unsent = sum(not sink.put(result) for sink in self._sinks)
+        objects = len(output) if isinstance(output, Detections) else None
+        self._meter.count(done=1, unsent=unsent)
+        self._meter.done(latency_ns, watch.stages_ns, objects)
+
+    def _land_all(self) -> None:
+        while self._flights:
+            self._land()
+
+    def _refuse(self, error: InferenceError) -> None:
+        """Count an answer that is none; give up on the network when there is nothing else."""
+        self._meter.count(refused=1)
+        self._meter.error = error.message
+        self._refused_in_a_row += 1
+        if self._refused_in_a_row >= REFUSED_IN_A_ROW:
+            raise error
+
+    def _account(self, frame: Frame) -> None:
+        """Count what was captured since the last frame: gaps in the numbers are frames overwritten."""
+        lost = frame.seq - self._seq - 1
+        self._seq = frame.seq
+        reconnects = self._source.reconnects - self._reconnects
+        self._reconnects += reconnects
+        self._meter.count(read=lost + 1, dropped=lost, reconnects=reconnects)
+
+    def _take_over(self) -> None:
+        """Change networks with nothing in flight."""
+        self._land_all()
+        old, self._network, self._next = self._network, self._next or self._network, None
+        self._meter.backend, self._meter.engine = self._network.backend, self._network.fingerprint
+        old.close()
+        self._swapped.set()
+
+    def _abandon(self) -> None:
+        """Leave nothing running; a frame that an error left half-way is refused and counted."""
+        self._worker.shutdown(wait=True)
+        self._flights.clear()
+        now = self._meter.counters
+        self._meter.count(refused=now.read - now.done - now.dropped - now.refused)
+        self._network.close()
+        if self._next is not None:
+            self._next.close()

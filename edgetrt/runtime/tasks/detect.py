@@ -1,0 +1,175 @@
+"""Object detection: output tensors to boxes, scores and classes in pixels of the frame.
+
+Layouts are told apart by the output's shape alone:
+
+- `[1, 4+classes, N]`: one column per candidate, centre x, centre y, width, height and a score per class
+  (YOLOv8, v9, v11 as Ultralytics exports them). Needs non-maximum suppression.
+- `[1, N, 6]`: x1 y1 x2 y2 score class (YOLOv10, YOLO26, exports with NMS inside). Needs none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetrt.errors import ConfigError, InferenceError, ModelError
+from edgetrt.types import Detections
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from edgetrt.config import TaskConfig
+    from edgetrt.geometry import Fit
+    from edgetrt.types import TensorSpec
+
+Floats = NDArray[np.float32]
+
+CANDIDATES = 1000
+"""Boxes that enter the suppression, best first; the quadratic step stays under a few milliseconds."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Which candidates count. `classes` is a boolean per class, or None for all."""
+
+    score: float
+    iou: float
+    most: int
+    classes: NDArray[np.bool_] | None = None
+
+
+class Detector:
+    """Decodes one network's output; made once per session.
+
+    Raises:
+        ModelError: the outputs have none of the known layouts.
+        ConfigError: `only` names a class that the network does not have.
+    """
+
+    def __init__(
+        self, outputs: Sequence[TensorSpec], labels: tuple[str, ...], config: TaskConfig
+    ) -> None:
+        self._name, self._decode = _decoder(outputs, labels)
+        self._limits = Limits(
+            config.score, config.iou, config.max_objects, _mask(config.only, labels)
+        )
+
+    def decode(
+        self, tensors: Mapping[str, NDArray[np.generic]], placed: Fit, size: tuple[int, int]
+    ) -> Detections:
+        """Objects in pixels of a frame of `size` (w, h) that was `placed` in the input.
+
+        Raises:
+            InferenceError: the output holds NaN or infinity.
+        """
+        found = self._decode(np.asarray(tensors[self._name][0], np.float32), self._limits)
+        if not np.isfinite(found.boxes).all():
+            raise _not_finite("boxes")
+        placed.to_frame(found.boxes, size)
+        return found
+
+
+def decode_columns(output: Floats, limits: Limits) -> Detections:
+    """`[4+classes, N]` to suppressed boxes in tensor pixels."""
+    scores = output[4] if len(output) == 5 else output[4:].max(axis=0)
+    # The sum is finite only when every score is, and costs a tenth of asking each.
+    if not np.isfinite(scores.sum()):
+        raise _not_finite("scores")
+    picked = np.flatnonzero(scores >= limits.score)
+    classes = np.zeros(len(picked), np.int32)
+    if len(output) > 5:
+        classes = output[4:, picked].argmax(axis=0).astype(np.int32)
+    if limits.classes is not None:
+        wanted = limits.classes[classes]
+        picked, classes = picked[wanted], classes[wanted]
+    order = np.argsort(-scores[picked], kind="stable")[:CANDIDATES]
+    picked, classes = picked[order], classes[order]
+    centre, half = output[0:2, picked].T, output[2:4, picked].T / 2
+    boxes = np.concatenate((centre - half, centre + half), axis=1)
+    kept = suppress(boxes, classes, limits.iou, limits.most)
+    return Detections(boxes[kept], scores[picked[kept]], classes[kept])
+
+
+def decode_rows(output: Floats, limits: Limits) -> Detections:
+    """`[N, 6]` to boxes in tensor pixels, best first; the network has suppressed duplicates itself."""
+    scores = output[:, 4]
+    if not np.isfinite(scores.sum()):
+        raise _not_finite("scores")
+    picked = np.flatnonzero(scores >= limits.score)
+    classes = output[picked, 5].astype(np.int32)
+    if limits.classes is not None:
+        inside = (classes >= 0) & (classes < len(limits.classes))
+        wanted = inside & limits.classes[np.where(inside, classes, 0)]
+        picked, classes = picked[wanted], classes[wanted]
+    order = np.argsort(-scores[picked], kind="stable")[: limits.most]
+    return Detections(output[picked[order], :4], scores[picked[order]], classes[order])
+
+
+def suppress(boxes: Floats, classes: NDArray[np.int32], iou: float, most: int) -> NDArray[np.intp]:
+    """Greedy non-maximum suppression within each class.
+
+    Args:
+        boxes: n×4 x1 y1 x2 y2, best first.
+        classes: n.
+        iou: of two boxes of a class that overlap by more than this, the later one goes.
+        most: how many to keep.
+
+    Returns:
+        Indices of the kept boxes, best first.
+    """
+    alive = np.ones(len(boxes), bool)
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    kept: list[int] = []
+    for i in range(len(boxes)):
+        if not alive[i]:
+            continue
+        kept.append(i)
+        if len(kept) == most:
+            break
+        corner = np.minimum(boxes[i, 2:], boxes[i:, 2:]) - np.maximum(boxes[i, :2], boxes[i:, :2])
+        overlap = corner.clip(0).prod(axis=1)
+        union = areas[i] + areas[i:] - overlap
+        alive[i:] &= (overlap <= iou * union) | (classes[i:] != classes[i])
+    return np.asarray(kept, np.intp)
+
+
+def _decoder(
+    outputs: Sequence[TensorSpec], labels: tuple[str, ...]
+) -> tuple[str, Callable[[Floats, Limits], Detections]]:
+    """Pick the decoder by the shape of the first output that has a known one."""
+    for spec in outputs:
+        if len(spec.shape) != 3 or spec.shape[0] not in (1, -1):
+            continue
+        _, rows, columns = spec.shape
+        if rows == 4 + len(labels) if labels else 5 <= rows < columns:
+            return spec.name, decode_columns
+        if columns == 6:
+            return spec.name, decode_rows
+    shapes = ", ".join(f"{o.name} {list(o.shape)}" for o in outputs)
+    expected = f"[1, {4 + len(labels)}, N]" if labels else "[1, 4+classes, N]"
+    raise ModelError(
+        f"no output has a detection layout: got {shapes}; expected {expected} or [1, N, 6]",
+        "Export with Ultralytics' default head, or set `task: {kind: raw}` to get the tensors.",
+    )
+
+
+def _mask(only: tuple[str, ...] | None, labels: tuple[str, ...]) -> NDArray[np.bool_] | None:
+    if only is None:
+        return None
+    for name in only:
+        if name not in labels:
+            raise ConfigError(
+                f"task.only: the network has no class {name!r}",
+                f"Its classes are: {', '.join(labels) or '(no names in the file)'}.",
+            )
+    return np.array([label in only for label in labels], bool)
+
+
+def _not_finite(what: str) -> InferenceError:
+    return InferenceError(
+        f"the network's {what} hold NaN or infinity",
+        "Often an FP16 overflow: build with --precision fp32 to see whether it goes away.",
+    )
