@@ -18,6 +18,7 @@
         PowerModeError                 a power mode that cannot be set
       TransportError                 the MQTT broker
         NotConnectedError              there is no connection now
+        MessageError                   a message that does not follow the contract
       UpdateError                    a release or its installation
         TrustError                     a signature, version or expiry that does not hold
         DigestError                    bytes that are not the promised ones
@@ -130,6 +131,12 @@ class TransportError(EdgetrtError):
 
 class NotConnectedError(TransportError):
     """There is no connection to the broker now."""
+
+
+class MessageError(TransportError):
+    """A message, a topic or a datagram that does not follow the contract."""
+
+    exit_code = 76  # EX_PROTOCOL
 
 
 class UpdateError(EdgetrtError):

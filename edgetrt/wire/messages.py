@@ -1,0 +1,161 @@
+"""What is said: a struct per message."""
+
+from __future__ import annotations
+
+import msgspec
+
+from edgetrt.types import Counters, StageStats
+
+VERSION = 1
+
+
+class Struct(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="struct"):
+    """What every message is: frozen, versioned, and tagged with its kind."""
+
+    v: int = VERSION
+
+
+class Box(msgspec.Struct, frozen=True, kw_only=True, rename={"class_": "class"}):
+    """One object: `box` is x1 y1 x2 y2 in pixels of the frame, `class` the index of `label`."""
+
+    box: tuple[float, float, float, float]
+    score: float
+    label: str
+    class_: int
+
+
+class Tensor(msgspec.Struct, frozen=True, kw_only=True):
+    """An output that is not decoded: row-major `data`, None when too long to send."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    data: tuple[float | None, ...] | None = None
+
+
+class FrameResult(Struct, frozen=True, kw_only=True, tag="frame"):
+    """What a pipeline says about one frame; runtime -> agent, and a line of a JSON lines file.
+
+    Attributes:
+        pipeline: its name.
+        frame: number of the frame in the order of capture; a gap is a frame that was dropped.
+        mono_ns: monotonic clock of this boot at capture.
+        size: width and height of the frame in pixels.
+        engine: fingerprint of the engine.
+        latency_ms: capture to decoded result.
+        objects: best score first; None when the task does not decode objects.
+        tensors: the network's own outputs when the task is `raw`.
+        dropped: frames of this pipeline lost so far between source and result.
+        unsent: results of this pipeline that the link did not take so far.
+    """
+
+    pipeline: str
+    frame: int
+    mono_ns: int
+    size: tuple[int, int]
+    engine: str
+    latency_ms: float
+    objects: tuple[Box, ...] | None = None
+    tensors: dict[str, Tensor] | None = None
+    dropped: int = 0
+    unsent: int = 0
+
+
+class ResultMessage(FrameResult, frozen=True, kw_only=True, tag="result"):
+    """A `FrameResult` as published.
+
+    Attributes:
+        device: who publishes.
+        epoch: grows with every start of the agent.
+        seq: 0, 1, 2, … over all results and health messages of the device in this epoch; a gap is a
+            message that was not sent.
+        time: capture in seconds since 1970, by the device's clock when it was published.
+        boot: which boot `mono_ns` belongs to.
+    """
+
+    device: str
+    epoch: int
+    seq: int
+    time: float
+    boot: str
+
+
+class PipelineReport(Struct, frozen=True, kw_only=True, tag="pipeline"):
+    """`edgetrt.types.PipelineHealth`, as JSON; runtime -> agent, and inside `HealthMessage`."""
+
+    pipeline: str
+    state: str
+    backend: str
+    engine: str
+    fps: float
+    latency: StageStats | None
+    stages: dict[str, StageStats]
+    counters: Counters
+    error: str = ""
+    objects: float | None = None
+
+
+class GrantMessage(Struct, frozen=True, kw_only=True, tag="grant"):
+    """What a pipeline may use from now on; agent -> runtime."""
+
+    pipeline: str
+    rate_hz: float | None = None
+
+
+class AgentReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The agent about itself, counted since its start.
+
+    received = published + limited + unsent + pending, so that an observer can reconcile.
+
+    Attributes:
+        rss_bytes: resident memory; None where the system does not tell.
+        uptime_s: since the agent started.
+        received: results taken from the link.
+        published: results the broker acknowledged.
+        limited: results left out by `publish.result_hz`.
+        unsent: results given up: offline, refused by the broker, or too many waiting.
+        pending: results waiting for the broker's acknowledgement now.
+        malformed: datagrams from the link that were not a message.
+        link_dropped: results that the link did not take from the runtime.
+        reconnects: connections to the broker after the first.
+    """
+
+    rss_bytes: int | None
+    uptime_s: float
+    received: int = 0
+    published: int = 0
+    limited: int = 0
+    unsent: int = 0
+    pending: int = 0
+    malformed: int = 0
+    link_dropped: int = 0
+    reconnects: int = 0
+
+
+class HealthMessage(Struct, frozen=True, kw_only=True, tag="health"):
+    """How the device does; published on a period and on every change of a pipeline's state."""
+
+    device: str
+    epoch: int
+    seq: int
+    time: float
+    version: str
+    agent: AgentReport
+    pipelines: tuple[PipelineReport, ...] = ()
+
+
+class StatusMessage(Struct, frozen=True, kw_only=True, tag="status"):
+    """Whether the device is there; retained, and the last will.
+
+    A will was written when the connection was made, so its `time` is that of the connection.
+    `reason`: `connected`, `stopped` (on purpose) or `lost` (told by the broker).
+    """
+
+    device: str
+    online: bool
+    epoch: int
+    time: float
+    version: str
+    reason: str = ""
+
+
+LinkMessage = FrameResult | PipelineReport | GrantMessage

@@ -1,0 +1,119 @@
+"""Where it is said: the table of topics, and their names."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from edgetrt.errors import MessageError
+from edgetrt.wire.messages import VERSION, HealthMessage, ResultMessage, StatusMessage, Struct
+
+QOS = 1
+UP = "edgetrt/v1/u"
+
+_NAME = re.compile(r"[a-z0-9-]{1,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A row of the contract.
+
+    Attributes:
+        name: level after the device.
+        pattern: with `{device}` and `{pipeline}` to be filled in.
+        direction: `up` = device to fleet, `down` = fleet to device.
+        qos: always 1.
+        retained: whether the broker keeps the last message for late subscribers.
+        kind: type of the body.
+        about: one line for people.
+    """
+
+    name: str
+    pattern: str
+    direction: Literal["up", "down"]
+    retained: bool
+    kind: type[Struct]
+    about: str
+    qos: int = QOS
+
+
+TOPICS = (
+    Topic(
+        "status",
+        f"{UP}/{{device}}/status",
+        "up",
+        True,
+        StatusMessage,
+        "whether the device is connected; also its last will",
+    ),
+    Topic(
+        "health",
+        f"{UP}/{{device}}/health",
+        "up",
+        False,
+        HealthMessage,
+        "pipelines and agent: rates, latency, drops, memory; on a period and on change",
+    ),
+    Topic(
+        "result",
+        f"{UP}/{{device}}/result/{{pipeline}}",
+        "up",
+        False,
+        ResultMessage,
+        "objects of one frame; per frame, or at most `publish.result_hz`",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A concrete topic, taken apart; `pipeline` is empty where the topic has none."""
+
+    topic: Topic
+    device: str
+    pipeline: str = ""
+
+
+def status(device: str) -> str:
+    """Topic of a device's status."""
+    return f"{UP}/{_named('device', device)}/status"
+
+
+def health(device: str) -> str:
+    """Topic of a device's health."""
+    return f"{UP}/{_named('device', device)}/health"
+
+
+def result(device: str, pipeline: str) -> str:
+    """Topic of the results of one pipeline."""
+    return f"{UP}/{_named('device', device)}/result/{_named('pipeline', pipeline)}"
+
+
+def everything_from(device: str | None = None) -> str:
+    """Filter for all that a device, or every device, publishes."""
+    return f"{UP}/{'+' if device is None else _named('device', device)}/#"
+
+
+def parse(topic: str) -> Address:
+    """Take a concrete topic apart.
+
+    Raises:
+        MessageError: no topic of this contract.
+    """
+    for row in TOPICS:
+        pattern = row.pattern.format(
+            device="(?P<device>[a-z0-9-]{1,63})", pipeline="(?P<pipeline>[a-z0-9-]{1,63})"
+        )
+        if match := re.fullmatch(pattern, topic):
+            return Address(row, **match.groupdict())
+    raise MessageError(f"topic {topic[:200]!r}: not in the contract of version {VERSION}")
+
+
+def _named(what: str, name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise MessageError(
+            f"{what} {name[:80]!r}: not usable in a topic",
+            "Use lower-case letters, digits and '-', 63 characters at most.",
+        )
+    return name
