@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from edgetrt.types import Frame, Result, TensorSpec
+    from edgetrt.types import Frame, Result, Shape, TensorSpec
 
 
 class EndOfStream(Exception):
@@ -69,8 +69,16 @@ class Backend(Protocol):
     def version(self) -> str:
         """Of the library."""
 
-    def load(self, model: Path, threads: int = 0) -> Session:
-        """Load an engine or network file; `threads` 0 leaves the choice to the library.
+    def load(
+        self, model: Path, threads: int = 0, shapes: Mapping[str, Shape] | None = None
+    ) -> Session:
+        """Load an engine or network file.
+
+        Args:
+            model: the file.
+            threads: how many may compute; 0 leaves the choice to the library.
+            shapes: sizes of inputs with dynamic dimensions, by name; a leading dynamic dimension (the
+                batch) is 1 when not given. The session's specs carry the sizes that were chosen.
 
         Raises:
             ModelError: the file is missing, damaged or not for this backend.
