@@ -1,0 +1,304 @@
+"""Reading an ONNX file, and saying what is wrong with one that is none.
+
+`skim` walks the protobuf frames and leaves weights and nodes on the disk: what a pipeline needs to
+start costs the same for a 3 MB and a 3 GB file. `load` parses all of it but leaves external data
+where it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from edgetrt.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import onnx
+
+# Field numbers of onnx.proto, https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
+_MODEL_GRAPH = 7
+_MODEL_FUNCTIONS = 25
+_GRAPH_NODE, _GRAPH_INITIALIZER = 1, 5
+_GRAPH_BULKY = (_GRAPH_NODE, _GRAPH_INITIALIZER, 13, 14, 15)  # value_info, quantization, sparse
+_TENSOR_NAME = 8
+
+_VARINT, _I64, _LEN, _I32 = 0, 1, 2, 5
+_HEAD_BYTES = 20  # a tag and a length, ten bytes each at most
+_CHUNK_BYTES = 1 << 20
+
+_EXPORT_HINT = "export the network to ONNX first, for example with torch.onnx.export"
+_BUILD_HINT = "give the ONNX file it was built from; engines are built on the device that runs them"
+_FETCH_HINT = "download the file itself again and compare its size with the publisher's"
+
+
+@dataclass(frozen=True, slots=True)
+class Skim:
+    """The light parts of a model: everything but nodes, weights and functions.
+
+    Attributes:
+        proto: a ModelProto whose graph has inputs and outputs only.
+        initializers: names of the weights that were left on the disk.
+    """
+
+    proto: onnx.ModelProto
+    initializers: frozenset[str]
+
+
+def skim(path: Path) -> Skim:
+    """Read inputs, outputs and metadata without reading weights.
+
+    Raises:
+        ModelError: missing, empty, truncated, or not an ONNX file.
+    """
+    try:
+        with path.open("rb") as file:
+            size = _size(path, file)
+            light, names = _light_parts(file, size)
+    except _FramingError as error:
+        raise _unreadable(path, str(error)) from error
+    except OSError as error:
+        raise _unopenable(path, error) from error
+    return Skim(_parse(path, light), frozenset(names))
+
+
+def load(path: Path) -> onnx.ModelProto:
+    """Parse the whole file; external data stays on the disk and is not looked at.
+
+    Raises:
+        ModelError: missing, empty, truncated, or not an ONNX file.
+    """
+    skim(path)
+    return _parse(path, path.read_bytes())
+
+
+def external_files(model: onnx.ModelProto, path: Path) -> tuple[Path, ...]:
+    """Files beside `path` that hold weights of `model`, each once, in the order of first use.
+
+    Raises:
+        ModelError: a file is missing, too short, or lies outside the model's folder.
+    """
+    ends: dict[str, int] = {}
+    for tensor in model.graph.initializer:
+        if tensor.data_location == tensor.EXTERNAL:
+            entry = {item.key: item.value for item in tensor.external_data}
+            end = _integer(entry.get("offset")) + _integer(entry.get("length"))
+            location = entry.get("location", "")
+            ends[location] = max(ends.get(location, 0), end)
+    return tuple(_external_file(path, location, end) for location, end in ends.items())
+
+
+def digest(path: Path, extra: tuple[Path, ...] = ()) -> str:
+    """Sha256 over the file and then its external data files, as lower-case hex.
+
+    Raises:
+        ModelError: a file cannot be read.
+    """
+    state = hashlib.sha256()
+    for part in (path, *extra):
+        try:
+            with part.open("rb") as file:
+                while chunk := file.read(_CHUNK_BYTES):
+                    state.update(chunk)
+        except OSError as error:
+            raise _unopenable(part, error) from error
+    return state.hexdigest()
+
+
+class _FramingError(Exception):
+    """The bytes are no protobuf message, or only the beginning of one."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    number: int
+    kind: int
+    start: int  # of tag
+    body: int
+    end: int
+
+
+def _fields(file: IO[bytes], position: int, end: int) -> Iterator[_Field]:
+    """Fields of the message in [position, end); bodies are not read."""
+    while position < end:
+        file.seek(position)
+        head = file.read(min(_HEAD_BYTES, end - position))
+        tag, used = _varint(head, 0, position)
+        kind, body = tag & 7, position + used
+        if kind == _VARINT:
+            stop = position + _varint(head, used, position)[1]
+        elif kind == _LEN:
+            length, used = _varint(head, used, position)
+            body = position + used
+            stop = body + length
+        elif kind in (_I64, _I32):
+            stop = body + (8 if kind == _I64 else 4)
+        else:
+            raise _FramingError(f"no protobuf field at byte {position}")
+        if tag >> 3 == 0:
+            raise _FramingError(f"no protobuf field at byte {position}")
+        if stop > end:
+            raise _FramingError(
+                f"cut off: byte {position} announces data up to byte {stop} of {end}"
+            )
+        yield _Field(tag >> 3, kind, position, body, stop)
+        position = stop
+
+
+def _varint(data: bytes, index: int, position: int) -> tuple[int, int]:
+    """Decode a base-128 number; returns it and the index after it."""
+    value = 0
+    for shift in range(0, 70, 7):
+        if index >= len(data):
+            raise _FramingError(f"cut off in the middle of byte {position + index}")
+        byte = data[index]
+        index += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, index
+    raise _FramingError(f"no protobuf number at byte {position}")
+
+
+def _light_parts(file: IO[bytes], size: int) -> tuple[bytes, list[str]]:
+    """Bytes of the model without bulky fields, and the names of its weights."""
+    kept = bytearray()
+    names: list[str] = []
+    for field in _fields(file, 0, size):
+        if field.number == _MODEL_GRAPH and field.kind == _LEN:
+            graph = b""
+            for part in _fields(file, field.body, field.end):
+                if part.number == _GRAPH_INITIALIZER:
+                    names.extend(_tensor_names(file, part))
+                if part.number not in _GRAPH_BULKY:
+                    graph += _bytes(file, part.start, part.end)
+            kept += _tagged(_MODEL_GRAPH, graph)
+        elif field.number != _MODEL_FUNCTIONS:
+            kept += _bytes(file, field.start, field.end)
+    return bytes(kept), names
+
+
+def _tensor_names(file: IO[bytes], tensor: _Field) -> list[str]:
+    return [
+        _bytes(file, field.body, field.end).decode("utf-8", "replace")
+        for field in _fields(file, tensor.body, tensor.end)
+        if field.number == _TENSOR_NAME and field.kind == _LEN
+    ]
+
+
+def _bytes(file: IO[bytes], start: int, end: int) -> bytes:
+    file.seek(start)
+    return file.read(end - start)
+
+
+def _tagged(number: int, body: bytes) -> bytes:
+    """A length-delimited field."""
+    length, prefix = len(body), bytearray([number << 3 | _LEN])
+    while length >= 0x80:
+        prefix.append(length & 0x7F | 0x80)
+        length >>= 7
+    prefix.append(length)
+    return bytes(prefix) + body
+
+
+def _parse(path: Path, data: bytes) -> onnx.ModelProto:
+    import onnx  # lazy: it costs a quarter of a second, and `--help` must not pay it
+    from google.protobuf.message import DecodeError
+
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(data)
+    except DecodeError as error:
+        raise _unreadable(path, str(error)) from error
+    if not model.ir_version or not model.HasField("graph") or not model.graph.output:
+        raise _unreadable(path, "no ONNX graph with outputs inside")
+    return model
+
+
+def _size(path: Path, file: IO[bytes]) -> int:
+    size = file.seek(0, 2)
+    if size == 0:
+        raise ModelError(f"{path}: the file is empty, expected an ONNX network", _FETCH_HINT)
+    return size
+
+
+def _unopenable(path: Path, error: OSError) -> ModelError:
+    if isinstance(error, FileNotFoundError):
+        return ModelError(f"{path}: no such file", "check the path; expected an .onnx file")
+    if isinstance(error, IsADirectoryError):
+        return ModelError(
+            f"{path}: is a folder, expected an ONNX file", "name the .onnx file in it"
+        )
+    return ModelError(f"{path}: cannot be read: {error.strerror}", "check the file's permissions")
+
+
+def _unreadable(path: Path, detail: str) -> ModelError:
+    """Name the kind of file by its first bytes, so that the way out is clear."""
+    with path.open("rb") as file:
+        head = file.read(512)
+    for signature, offset, what, hint in _KINDS:
+        if head[offset : offset + len(signature)].lower() == signature.lower():
+            return ModelError(f"{path}: expected an ONNX network, this looks like {what}", hint)
+    if head.startswith(b"PK\x03\x04"):
+        what = "a PyTorch checkpoint" if _holds_pickle(path) else "a zip archive"
+        return ModelError(f"{path}: expected an ONNX network, this looks like {what}", _EXPORT_HINT)
+    if head[4:5] == b"{" and b"ftrt" not in head[:4]:
+        what = "an engine file with a JSON header, as Ultralytics writes it"
+        return ModelError(f"{path}: expected an ONNX network, this looks like {what}", _BUILD_HINT)
+    return ModelError(f"{path}: not a readable ONNX network: {detail}", _FETCH_HINT)
+
+
+def _holds_pickle(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("data.pkl") for name in archive.namelist())
+    except zipfile.BadZipFile:
+        return False
+
+
+_KINDS = (
+    (b"ftrt", 0, "a TensorRT plan", _BUILD_HINT),
+    (b"vtrt", 0, "a TensorRT-RTX plan", _BUILD_HINT),
+    (b"version https://git-lfs", 0, "a git-lfs pointer, not the file itself", "run `git lfs pull`"),
+    (b"<!doctype html", 0, "a web page", _FETCH_HINT),
+    (b"<html", 0, "a web page", _FETCH_HINT),
+    (b"<?xml", 0, "XML, perhaps OpenVINO's", _EXPORT_HINT),
+    (b"TFL3", 4, "a TensorFlow Lite model", "convert it to ONNX first, for example with tf2onnx"),
+    (b"\x89HDF", 0, "a Keras HDF5 file", "convert it to ONNX first, for example with tf2onnx"),
+    (b"\x80\x02", 0, "a Python pickle, perhaps an old PyTorch checkpoint", _EXPORT_HINT),
+    (b"GGUF", 0, "a GGUF language model", _EXPORT_HINT),
+    (b'{"', 8, "a safetensors file", _EXPORT_HINT),
+    (b"{", 0, "JSON, perhaps a server's error message", _FETCH_HINT),
+    (b"\x1f\x8b", 0, "a gzip file", "unpack it first"),
+    (b"\x7fELF", 0, "a program", _FETCH_HINT),
+)
+
+
+def _integer(text: str | None) -> int:
+    return int(text) if text and text.isdecimal() and len(text) < 20 else 0
+
+
+def _external_file(path: Path, location: str, end: int) -> Path:
+    """Check one external data file of the model at `path`."""
+    folder = path.resolve().parent
+    file = (folder / location).resolve()
+    if not location or folder not in file.parents:
+        raise ModelError(
+            f"{path}: its weights name the file {location!r} outside the model's folder",
+            "only files beside the model are read; export it again with a plain file name",
+        )
+    if not file.is_file():
+        raise ModelError(
+            f"{path}: its weights are in {location!r}, which is missing; expected at {file}",
+            "copy that file beside the model; both belong together",
+        )
+    if file.stat().st_size < end:
+        raise ModelError(
+            f"{file}: cut off: the weights of {path.name} reach to byte {end}, the file has "
+            f"{file.stat().st_size}",
+            _FETCH_HINT,
+        )
+    return file
