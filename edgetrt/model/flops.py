@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 # fmt: off
 _MOVES = frozenset((
     "Concat", "Constant", "ConstantOfShape", "Cast", "CastLike", "DepthToSpace", "Dropout",
-    "Expand", "EyeLike", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "If", "Loop",
-    "NonZero", "OneHot", "Optional", "OptionalGetElement", "OptionalHasElement", "Pad", "Range", "Reshape",
-    "ReverseSequence", "Scan", "Scatter", "ScatterElements", "ScatterND", "SequenceAt",
-    "SequenceConstruct", "Shape", "Size", "Slice", "SpaceToDepth", "Split", "SplitToSequence",
-    "Squeeze", "Tile", "Transpose", "Unsqueeze", "Where",
+    "Expand", "EyeLike", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "If",
+    "Loop", "NonZero", "OneHot", "Optional", "OptionalGetElement", "OptionalHasElement", "Pad",
+    "Range", "Reshape", "ReverseSequence", "Scan", "Scatter", "ScatterElements", "ScatterND",
+    "SequenceAt", "SequenceConstruct", "Shape", "Size", "Slice", "SpaceToDepth", "Split",
+    "SplitToSequence", "Squeeze", "Tile", "Transpose", "Unsqueeze", "Where",
 ))
 _PER_INPUT = frozenset((
     "ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2",
