@@ -48,7 +48,7 @@ class EdgetrtError(Exception):
         self.message = message
         self.hint = hint
 
-    def __reduce__(self) -> tuple[type[EdgetrtError], tuple[str, str]]:
+    def __reduce__(self) -> tuple[type[EdgetrtError], tuple[object, ...]]:
         """Pickle with both parts, so that a build process can hand its error to its parent."""
         return type(self), (self.message, self.hint)
 
@@ -94,7 +94,26 @@ class InferenceError(BackendError):
 
 
 class CudaError(BackendError):
-    """A CUDA call returned a status other than success."""
+    """A CUDA call returned a status other than success.
+
+    Args:
+        message: what was asked, of which object, and what CUDA answered.
+        hint: what to do.
+        status: CUDA's own name of the answer, such as `CUDA_ERROR_OUT_OF_MEMORY`.
+        fatal: the process's context is lost: every later call fails as well, and only a new process
+            helps. Whoever sees it ends the process, for systemd to start it again.
+    """
+
+    def __init__(
+        self, message: str, hint: str = "", status: str = "", fatal: bool = False
+    ) -> None:
+        super().__init__(message, hint)
+        self.status = status
+        self.fatal = fatal
+
+    def __reduce__(self) -> tuple[type[EdgetrtError], tuple[object, ...]]:
+        """Pickle with all parts."""
+        return type(self), (self.message, self.hint, self.status, self.fatal)
 
 
 class SourceError(EdgetrtError):
