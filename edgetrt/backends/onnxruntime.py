@@ -32,9 +32,8 @@ _UNSUPPORTED = (
     re.compile(r"Could not find an implementation for (?P<op>[\w.]+)\(\d+\)"),
 )
 _OPSET = re.compile(r"Opset (?P<version>\d+) is under development")
-_PREFIX = re.compile(
-    r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .*? failed:)?(/\S+:\d+ .*?\) )?", re.S
-)
+_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .*? failed:)?", re.S)
+_POSITION = re.compile(r"/?[\w/]+\.(cc|h):\d+ (\w+ (?=[A-Z]))?")
 
 
 class OnnxRuntimeBackend:
@@ -96,17 +95,20 @@ class OnnxRuntimeSession:
         self.outputs = _outputs(model, engine, inputs)
         self.buffers = allocate(inputs)
         self._results = allocate(self.outputs)
-        self._binding = _bind(engine, self.buffers, self._results, self.outputs)
+        self._unsized = tuple(s.name for s in self.outputs if s.name not in self._results)
+        self._binding = _bind(engine, self.buffers, self._results)
 
     def infer(self) -> Tensors:
         """Run once; see `Session.infer`."""
         if self._engine is None:
             raise InferenceError(f"{self._model}: the session is closed")
+        for name in self._unsized:  # or it would insist on the size of the run before
+            self._binding.bind_output(name, "cpu")
         try:
             self._engine.run_with_iobinding(self._binding)
         except _errors() as error:
             raise InferenceError(f"{self._model}: ONNX Runtime failed: {_reason(error)}") from error
-        if len(self._results) == len(self.outputs):
+        if not self._unsized:
             return self._results
         values = zip(self.outputs, self._binding.get_outputs(), strict=True)
         return {spec.name: value.numpy() for spec, value in values}
@@ -148,22 +150,14 @@ def _errors() -> tuple[type[Exception], ...]:
     return (RuntimeError, ValueError, *(kind for kind in own if issubclass(kind, Exception)))
 
 
-def _bind(
-    engine: Any,
-    inputs: Tensors,
-    results: Tensors,
-    outputs: tuple[TensorSpec, ...],
-) -> Any:
-    """Bind arrays by address; an output of unknown shape is left to ONNX Runtime at each run."""
+def _bind(engine: Any, inputs: Tensors, results: Tensors) -> Any:
+    """Bind arrays by their address; an output of unknown size is bound before each run."""
     share = _library().OrtValue.ortvalue_from_numpy
     binding = engine.io_binding()
     for name, array in inputs.items():
         binding.bind_ortvalue_input(name, share(array))
-    for spec in outputs:
-        if spec.name in results:
-            binding.bind_ortvalue_output(spec.name, share(results[spec.name]))
-        else:
-            binding.bind_output(spec.name, "cpu")
+    for name, array in results.items():
+        binding.bind_ortvalue_output(name, share(array))
     return binding
 
 
@@ -200,7 +194,7 @@ def _outputs(
 
 def _reason(error: Exception) -> str:
     """What ONNX Runtime says, without its codes and source positions, in one line."""
-    text = " ".join(_PREFIX.sub("", str(error)).split())
+    text = " ".join(_POSITION.sub("", _PREFIX.sub("", str(error))).split())
     return text if len(text) <= 200 else f"{text[:199]}…"
 
 
