@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
     from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
 
-    from edgetrt.types import Frame, Result, Shape, TensorSpec
+    from edgetrt.types import DeviceInfo, Frame, Result, Shape, TensorSpec
 
 
 class EndOfStream(Exception):
@@ -58,6 +58,24 @@ class Session(Protocol):
         """Free the context and its buffers; may be called twice."""
 
 
+class OverlappingSession(Session, Protocol):
+    """A session whose work can be left running: `infer` is `start`, then `wait`."""
+
+    def start(self) -> None:
+        """Hand the frame to the device and return; `buffers` must not be touched until `wait`.
+
+        Raises:
+            InferenceError: the backend refused it.
+        """
+
+    def wait(self) -> Mapping[str, NDArray[np.generic]]:
+        """Sleep until what was started is done; returns what `infer` returns.
+
+        Raises:
+            InferenceError: it failed on the device.
+        """
+
+
 class Backend(Protocol):
     """A library that runs networks."""
 
@@ -84,6 +102,152 @@ class Backend(Protocol):
             ModelError: the file is missing, damaged or not for this backend.
             BackendError: the library cannot be used on this machine.
         """
+
+
+class Device(Protocol):
+    """One GPU, through its primary context. Every adapter gives handles as plain ints.
+
+    A thread makes the context its own with `push` and gives it back with `pop`, around every use;
+    pairs may be nested. All failures raise CudaError with CUDA's own name of the status.
+    """
+
+    @property
+    def info(self) -> DeviceInfo:
+        """What it is."""
+
+    def push(self) -> None:
+        """Make the context current in this thread."""
+
+    def pop(self) -> None:
+        """Take back the last `push` of this thread."""
+
+    def memory(self) -> tuple[int, int]:
+        """Free and total bytes."""
+
+    def buffer(self, nbytes: int) -> DeviceBuffer:
+        """Device memory; a failure says how much was asked for and how much is free."""
+
+    def host_buffer(self, shape: Shape, dtype: str) -> HostBuffer:
+        """Page-locked host memory that the device sees as well."""
+
+    def stream(self, priority: int = 0) -> Stream:
+        """Open a stream that does not wait for the default one; lower priorities go first."""
+
+    def event(self, *, timing: bool = False) -> Event:
+        """An event; waiting for it sleeps, and does not spin."""
+
+    def module(self, image: bytes) -> Module:
+        """Load compiled kernels (a cubin, or PTX)."""
+
+    def close(self) -> None:
+        """Let go of the primary context; may be called twice."""
+
+
+class DeviceBuffer(Protocol):
+    """Memory that only the device sees."""
+
+    @property
+    def pointer(self) -> int:
+        """Device address."""
+
+    @property
+    def nbytes(self) -> int:
+        """How much."""
+
+    def close(self) -> None:
+        """Free it; may be called twice."""
+
+
+class HostBuffer(Protocol):
+    """Page-locked memory of the host, mapped into the device's address space."""
+
+    @property
+    def array(self) -> NDArray[np.generic]:
+        """As the host sees it; must not be used after `close`."""
+
+    @property
+    def pointer(self) -> int:
+        """Device address of the same bytes."""
+
+    def close(self) -> None:
+        """Free it; may be called twice."""
+
+
+class Stream(Protocol):
+    """Work for the device, done in order."""
+
+    @property
+    def handle(self) -> int:
+        """CUDA's, for other libraries."""
+
+    def copy_in(self, pointer: int, array: NDArray[np.generic]) -> None:
+        """Queue a copy from page-locked host memory to the device."""
+
+    def copy_out(self, array: NDArray[np.generic], pointer: int) -> None:
+        """Queue a copy from the device to page-locked host memory."""
+
+    def record(self, event: Event) -> None:
+        """Let the event happen when everything queued so far is done."""
+
+    def follow(self, event: Event) -> None:
+        """Queue nothing more before the event has happened."""
+
+    def capture(self, enqueue: Callable[[], None]) -> Graph:
+        """Record what `enqueue` queues on this stream, without running it.
+
+        Raises:
+            CudaError: something in it cannot be captured, or there is no library for graphs.
+        """
+
+    def synchronize(self) -> None:
+        """Wait for everything queued so far."""
+
+    def close(self) -> None:
+        """Free it; may be called twice."""
+
+
+class Event(Protocol):
+    """A point in a stream."""
+
+    @property
+    def handle(self) -> int:
+        """CUDA's, for other libraries."""
+
+    def wait(self) -> None:
+        """Sleep until it has happened."""
+
+    def since(self, start: Event) -> float:
+        """Milliseconds from `start` to this one; both made with `timing`, both over."""
+
+    def close(self) -> None:
+        """Free it; may be called twice."""
+
+
+class Graph(Protocol):
+    """Captured work, replayed as a whole."""
+
+    def launch(self, stream: Stream) -> None:
+        """Queue it."""
+
+    def close(self) -> None:
+        """Free it; may be called twice."""
+
+
+class Module(Protocol):
+    """Compiled kernels."""
+
+    def bind(self, kernel: str, grid: Shape, block: Shape, arguments: bytes) -> Launch:
+        """Prepare a launch of a kernel whose one parameter is a struct with these bytes."""
+
+    def close(self) -> None:
+        """Unload it; may be called twice."""
+
+
+class Launch(Protocol):
+    """A kernel with everything it needs."""
+
+    def enqueue(self, stream: Stream) -> None:
+        """Queue it."""
 
 
 class Source(Protocol):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-PixelFormat = Literal["rgb", "bgr", "gray"]
+PixelFormat = Literal["rgb", "bgr", "gray", "rgbx", "bgrx", "nv12", "yuyv"]
 TaskName = Literal["detect", "raw"]
 
 Shape = tuple[int, ...]
@@ -33,11 +33,74 @@ class TensorSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceIdentity:
+    """What machine this is, as far as an engine depends on it; None = could not be read.
+
+    Attributes:
+        model: in the vendor's words.
+        part_number: of the module, `p3767-0003`.
+        soc: `tegra234`; on other machines the processor architecture.
+        compute_capability: of the GPU, `8.7`.
+        l4t: release of Jetson Linux, `36.4.3`.
+        memory_bytes: installed, shared with the GPU on a Jetson.
+    """
+
+    model: str
+    part_number: str | None = None
+    soc: str | None = None
+    compute_capability: str | None = None
+    l4t: str | None = None
+    memory_bytes: int | None = None
+
+    @property
+    def jetson(self) -> bool:
+        """True on a Jetson module."""
+        return self.soc is not None and self.soc.startswith("tegra")
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceInfo:
+    """A GPU, as its driver describes it.
+
+    Attributes:
+        name: in the vendor's words.
+        compute_capability: major and minor, (8, 7).
+        driver: newest CUDA version that the driver serves, (13, 0).
+        integrated: it shares the host's memory, as on a Jetson.
+        graphs: why work cannot be captured into graphs; empty when it can.
+    """
+
+    name: str
+    compute_capability: tuple[int, int]
+    driver: tuple[int, int]
+    integrated: bool
+    graphs: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltLayer:
+    """A layer of a finished engine and where the builder put it.
+
+    Attributes:
+        name: as the builder calls it; fused layers are joined with ` + `, a DLA loadable is
+            `{ForeignNode[first...last]}`.
+        device: where it runs.
+        kind: the builder's layer type in upper case; `REFORMAT` for a change of memory layout only.
+    """
+
+    name: str
+    device: Literal["DLA", "GPU"]
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
 class Frame:
     """One capture of a source.
 
     Attributes:
-        data: h×w×3 uint8 for `rgb` and `bgr`, h×w for `gray`; never written to again.
+        data: uint8, never written to again; h×w×3 for `rgb` and `bgr`, h×w for `gray`, h×w×4 for
+            `rgbx` and `bgrx`, h×w×2 for `yuyv`, (h*3/2)×w for `nv12`. Only the GPU path takes the
+            last four, which are what cameras and decoders deliver.
         format: how to read `data`.
         seq: 0, 1, 2, … in the order of capture; a gap is a frame that was captured and dropped.
         captured_ns: monotonic clock at capture.
@@ -53,7 +116,8 @@ class Frame:
     @property
     def size(self) -> tuple[int, int]:
         """Width and height in pixels."""
-        return self.data.shape[1], self.data.shape[0]
+        rows = self.data.shape[0]
+        return self.data.shape[1], rows * 2 // 3 if self.format == "nv12" else rows
 
 
 @dataclass(frozen=True, slots=True)
