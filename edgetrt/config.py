@@ -1,4 +1,4 @@
-"""YAML files to typed structs; every mistake is told with file, line and key path.
+"""What can be configured: one struct per file and per section.
 
 Relative paths in a file are relative to that file. Unknown keys are refused with the nearest known
 one.
@@ -6,14 +6,10 @@ one.
 
 from __future__ import annotations
 
-import difflib
 import re
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Literal
 
 import msgspec
-import yaml
 
 from edgetrt.errors import ConfigError
 
@@ -129,156 +125,15 @@ class DeviceConfig(Struct, frozen=True):
     pipelines: tuple[str, ...] = ("pipelines.d",)
 
 
-T = TypeVar("T", bound=Struct)
-
-
-@dataclass(frozen=True)
-class Document:
-    """A parsed YAML file that remembers on which line each value stands."""
-
-    path: Path
-    data: Any
-    lines: dict[str, int]
-
-
-def load(path: Path, kind: type[T]) -> T:
-    """Read a YAML file into `kind`.
+def broker(text: str) -> BrokerConfig:
+    """Read `HOST` or `HOST:PORT`; an IPv6 address stands in brackets.
 
     Raises:
-        ConfigError: unreadable, not YAML, an unknown key, a wrong type or a value out of range; the
-            message starts with `file:line: key.path`.
+        ConfigError: neither.
     """
-    return convert(parse(path), kind)
-
-
-def parse(path: Path) -> Document:
-    """Read a YAML file with safe tags only.
-
-    Raises:
-        ConfigError: the file cannot be read, is not UTF-8, or is not YAML.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file", "Check the path.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        lines: dict[str, int] = {}
-        data = {} if node is None else _build(node, "$", lines, path)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else 1
+    match = re.fullmatch(r"(?P<host>\[[0-9a-fA-F:]+\]|[^:\[\]]+)(?::(?P<port>\d{1,5}))?", text)
+    if match is None or not 1 <= int(match["port"] or 1883) <= 65535:
         raise ConfigError(
-            f"{path}:{line}: not valid YAML: {error.problem or error.context}",
-            "Check the indentation and the quotes around this line.",
-        ) from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}:1: not valid YAML: {error}") from error
-    return Document(path, data, lines)
-
-
-def convert(document: Document, kind: type[T]) -> T:
-    """Turn a parsed document into `kind`; raises ConfigError as `load` does."""
-    if not isinstance(document.data, dict):
-        raise ConfigError(
-            f"{document.path}:1: expected keys and values, got {type(document.data).__name__}"
+            f"--broker {text!r}: expected HOST or HOST:PORT", "For example localhost:1883."
         )
-    try:
-        return msgspec.convert(document.data, kind)
-    except msgspec.ValidationError as error:
-        raise _explain(error, document, kind) from None
-
-
-def beside(path: Path, value: str) -> Path:
-    """Resolve a path written in the file `path`: relative ones are relative to that file."""
-    return (path.parent / Path(value).expanduser()).resolve()
-
-
-def _build(node: yaml.Node, at: str, lines: dict[str, int], path: Path) -> Any:
-    """Build plain Python values from a node, noting the line of each key path."""
-    lines.setdefault(at, node.start_mark.line + 1)
-    if isinstance(node, yaml.MappingNode):
-        out: dict[str, Any] = {}
-        for key_node, value_node in node.value:
-            key = str(key_node.value)
-            line = key_node.start_mark.line + 1
-            if key in out:
-                raise ConfigError(
-                    f"{path}:{line}: {_dotted(f'{at}.{key}')}: written twice",
-                    f"It was set on line {lines[f'{at}.{key}']}; keep one of the two.",
-                )
-            lines[f"{at}.{key}"] = line
-            out[key] = _build(value_node, f"{at}.{key}", lines, path)
-        return out
-    if isinstance(node, yaml.SequenceNode):
-        return [_build(item, f"{at}[{i}]", lines, path) for i, item in enumerate(node.value)]
-    loader = yaml.SafeLoader("")
-    try:
-        return loader.construct_object(node)
-    finally:
-        loader.dispose()
-
-
-_AT = re.compile(r"(?s)^(?P<what>.*?)(?: - at `(?:key in )?(?P<at>\$[^`]*)`)?$")
-_UNKNOWN = re.compile(r"unknown field `(?P<field>[^`]*)`")
-_MISSING = re.compile(r"missing required field `(?P<field>[^`]*)`")
-
-
-def _explain(error: msgspec.ValidationError, document: Document, kind: type) -> ConfigError:
-    """Turn a msgspec message into `file:line: key.path: what`, hinting at the nearest known key."""
-    match = _AT.match(str(error))
-    what, at = (match["what"], match["at"] or "$") if match else (str(error), "$")
-    hint = ""
-    if unknown := _UNKNOWN.search(what):
-        known = _keys_at(kind, at)
-        near = difflib.get_close_matches(unknown["field"], known, n=1)
-        hint = f"Did you mean `{near[0]}`? " if near else ""
-        hint += f"Known keys here: {', '.join(known)}."
-        at, what = f"{at}.{unknown['field']}", "unknown key"
-    elif missing := _MISSING.search(what):
-        at, what, hint = f"{at}.{missing['field']}", "missing", "This key has no default: set it."
-    else:
-        what = f"{what[0].lower()}{what[1:]}"
-        value = _value_at(document.data, at)
-        if value is not None and "got" not in what:
-            what += f", got {value!r}"
-        if "regex" in what:
-            hint = "Use lower-case letters, digits and '-', 63 characters at most."
-    line = _line(document.lines, at)
-    return ConfigError(f"{document.path}:{line}: {_dotted(at)}: {what}", hint)
-
-
-def _line(lines: dict[str, int], at: str) -> int:
-    """Line of a key path, or of the nearest enclosing one."""
-    while at not in lines and at != "$":
-        at = re.sub(r"(\.[^.\[]*|\[[^\]]*\])$", "", at) or "$"
-    return lines.get(at, 1)
-
-
-def _dotted(at: str) -> str:
-    return at.removeprefix("$").removeprefix(".") or "(top level)"
-
-
-def _value_at(data: Any, at: str) -> Any:
-    for key, index in re.findall(r"\.([^.\[]+)|\[(\d+)\]", at):
-        try:
-            data = data[key] if key else data[int(index)]
-        except (KeyError, IndexError, TypeError):
-            return None
-    return data
-
-
-def _keys_at(kind: type, at: str) -> list[str]:
-    """Keys that the struct at a key path knows."""
-    for key in re.findall(r"\.([^.\[]+)", at):
-        kind = _struct_in(get_type_hints(kind).get(key)) or kind
-    return [field.encode_name for field in msgspec.structs.fields(kind)]
-
-
-def _struct_in(hint: Any) -> type | None:
-    """Find the struct inside `X | None`, `tuple[X, ...]` and the like."""
-    if isinstance(hint, type) and issubclass(hint, msgspec.Struct) and get_origin(hint) is None:
-        return hint
-    return next((found for arg in get_args(hint) if (found := _struct_in(arg))), None)
+    return BrokerConfig(host=match["host"].strip("[]"), port=int(match["port"] or 1883))

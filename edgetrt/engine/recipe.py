@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgetrt import config
+from edgetrt import document
 from edgetrt.config import PipelineConfig, PreprocessConfig, RecipeConfig, TaskConfig
 from edgetrt.errors import ConfigError
 
@@ -28,8 +28,8 @@ def read(path: Path) -> Recipe:
     if path.suffix == ".onnx":
         return Recipe(path, path, RecipeConfig(model=str(path)))
     if path.suffix in (".yaml", ".yml"):
-        recipe = config.load(path, RecipeConfig)
-        return Recipe(path, config.beside(path, recipe.model), recipe)
+        recipe = document.load(path, RecipeConfig)
+        return Recipe(path, document.beside(path, recipe.model), recipe)
     raise ConfigError(
         f"{path}: expected an ONNX file (.onnx) or a recipe (.yaml)",
         "Export the network to ONNX first; an engine file from elsewhere is native code and is not run.",
@@ -37,8 +37,8 @@ def read(path: Path) -> Recipe:
 
 
 def for_pipeline(pipeline: PipelineConfig, base: Path) -> Recipe:
-    """Find the recipe of a pipeline whose file is `base`, with the pipeline's own settings on top."""
-    recipe = read(config.beside(base, pipeline.model))
+    """Find the recipe of a pipeline in folder `base`, with the pipeline's own settings on top."""
+    recipe = read((base / Path(pipeline.model).expanduser()).resolve())
     return Recipe(recipe.path, recipe.model, _override(recipe.config, pipeline))
 
 

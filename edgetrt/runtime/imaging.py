@@ -19,7 +19,7 @@ BILINEAR: Any = 2  # Image.BILINEAR, by value: the name moved in Pillow 9.1
 
 
 @lru_cache(maxsize=1)
-def _opencv() -> Any | None:  # noqa: ANN401 - OpenCV publishes no types
+def _opencv() -> Any | None:
     """Load OpenCV with its threads off: the runtime's threads are pipelines; None when not there."""
     try:
         import cv2

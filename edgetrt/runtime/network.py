@@ -65,7 +65,7 @@ class Network:
             lane.session.close()
 
 
-def assemble(  # noqa: PLR0913 - one value per attribute of the network, all by name
+def assemble(
     session: Session,
     *,
     fingerprint: str,

@@ -59,7 +59,7 @@ class Pipeline:
         grant: how fast the pipeline may run.
     """
 
-    def __init__(  # noqa: PLR0913 - the parts of a pipeline, all by name
+    def __init__(
         self,
         *,
         name: str,
@@ -146,9 +146,7 @@ class Pipeline:
             self._meter.count(missed=missed)
         return frame
 
-    def _launch(
-        self, lane: Lane, watch: Stopwatch
-    ) -> Future[Mapping[str, NDArray[np.generic]]]:
+    def _launch(self, lane: Lane, watch: Stopwatch) -> Future[Mapping[str, NDArray[np.generic]]]:
         def infer() -> Mapping[str, NDArray[np.generic]]:
             with watch.stage("infer"):
                 return lane.session.infer()

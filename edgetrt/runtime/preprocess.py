@@ -78,7 +78,9 @@ class Preprocessor:
         self._planes: Image = np.empty((3, height, width), np.uint8)
         self._size = (0, 0)
         self._fit = fit((1, 1), self._into, config.resize)
-        self._half = np.empty(self._target.shape, np.float32) if buffer.dtype == np.float16 else None
+        self._half = (
+            np.empty(self._target.shape, np.float32) if buffer.dtype == np.float16 else None
+        )
         axes = (3, 1, 1) if self._planar else (3,)
         std = np.asarray(config.std, np.float64)
         self._gain = (config.scale / std).astype(np.float32).reshape(axes)

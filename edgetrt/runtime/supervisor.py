@@ -45,7 +45,7 @@ class Supervisor:
         grant: the rate to begin with.
     """
 
-    def __init__(  # noqa: PLR0913 - the parts of a pipeline, all by name
+    def __init__(
         self,
         *,
         name: str,
@@ -71,14 +71,14 @@ class Supervisor:
         if self.pipeline is not None:
             self.pipeline.grant = grant
 
-    def run(self, stop: threading.Event) -> None:
+    def run(self, stop: threading.Event, frames: int | None = None) -> None:
         """Keep the pipeline running until `stop`, its source's end, or an error that no retry mends."""
         attempt = 0
         try:
             while not stop.is_set():
                 before = self.meter.counters.done
                 try:
-                    self.run_once(stop)
+                    self.run_once(stop, frames)
                     break
                 except (ConfigError, ModelError) as error:
                     self._fail(error)
@@ -89,8 +89,12 @@ class Supervisor:
                     attempt += 1
             self.meter.state = "ended"
         finally:
-            for sink in self._sinks:
-                sink.close()
+            self.close()
+
+    def close(self) -> None:
+        """Let the sinks finish what they have."""
+        for sink in self._sinks:
+            sink.close()
 
     def run_once(self, stop: threading.Event, frames: int | None = None) -> None:
         """Open everything and run to the end of the source; sinks stay open.

@@ -1,0 +1,83 @@
+"""The command line: one file per command, each a screen long.
+
+Commands import what they need when they run, so that `edgetrt --help` needs none of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Annotated
+
+import typer
+
+from edgetrt import __version__
+from edgetrt.cli import agent, demo, doctor, inspect, run, runtime, up
+from edgetrt.cli.output import err, print_error
+from edgetrt.errors import EdgetrtError
+
+app = typer.Typer(
+    name="edgetrt",
+    help="Put neural networks onto NVIDIA Jetson devices and keep them running there.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+for command in (
+    run.run,
+    inspect.inspect,
+    doctor.doctor,
+    demo.demo,
+    up.up,
+    agent.agent,
+    runtime.runtime,
+):
+    app.command()(command)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"edgetrt {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Say what happens, on stderr.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show Python tracebacks, for bug reports.")
+    ] = False,
+) -> None:
+    """Options before the command."""
+    os.environ["EDGETRT_DEBUG"] = "1" if debug else os.environ.get("EDGETRT_DEBUG", "")
+    level = logging.DEBUG if debug else logging.INFO if verbose else logging.WARNING
+    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
+
+
+def main() -> int:
+    """Run a command; returns the exit code. No foreign traceback reaches a person without `--debug`."""
+    try:
+        app()
+    except EdgetrtError as error:
+        if os.environ.get("EDGETRT_DEBUG"):
+            err.print_exception()
+        print_error(error)
+        return error.exit_code
+    except SystemExit as done:
+        return done.code if isinstance(done.code, int) else 0
+    except Exception as error:  # noqa: BLE001 - the last line before a person; a fault of ours
+        if os.environ.get("EDGETRT_DEBUG"):
+            err.print_exception()
+        print_error(
+            EdgetrtError(
+                f"internal error: {type(error).__name__}: {error}",
+                "This is a fault in edgetrt. Run it again with `edgetrt --debug …` and report the output.",
+            )
+        )
+        return EdgetrtError.exit_code
+    return 0

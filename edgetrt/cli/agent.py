@@ -1,0 +1,25 @@
+"""`edgetrt agent`: the control process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgetrt.cli.runtime import DEFAULT_CONFIG
+
+
+def agent(
+    config: Annotated[Path, typer.Option(help="The device's agent.yaml.")] = DEFAULT_CONFIG,
+    run_dir: Annotated[
+        Path | None, typer.Option(help="Folder of the link to the runtime; default /run/edgetrt.")
+    ] = None,
+) -> None:
+    """Report this device's results and health to the MQTT broker."""
+    from edgetrt import app, children, document
+    from edgetrt.config import DeviceConfig
+
+    children.follow_parent()
+    device = document.load(config, DeviceConfig)
+    app.run_agent(device, config, run_dir or app.run_dir())

@@ -1,0 +1,42 @@
+"""`edgetrt doctor`: what this machine has, and what to do about what it lacks."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+MARKS = {"ok": "[green]✓[/]", "absent": "[yellow]–[/]", "problem": "[red]✗[/]"}
+
+
+def doctor(
+    config: Annotated[
+        Path | None, typer.Option(help="agent.yaml whose broker is looked for.")
+    ] = None,
+    broker: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Broker to try.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Examine this machine; exits with 1 when something needed does not work."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from edgetrt import config as configs
+    from edgetrt import document
+    from edgetrt.cli import output
+    from edgetrt.doctor import examine
+
+    device = document.load(config, configs.DeviceConfig) if config else configs.DeviceConfig()
+    findings = examine(configs.broker(broker) if broker else device.broker)
+    healthy = all(finding.state != "problem" for finding in findings)
+    if json:
+        output.print_json({"ok": healthy, "findings": [asdict(finding) for finding in findings]})
+    else:
+        table = Table(box=None, show_header=False)
+        for finding in findings:
+            fix = f"\n[dim]{escape(finding.fix)}[/]" if finding.fix else ""
+            table.add_row(MARKS[finding.state], finding.name, escape(finding.value) + fix)
+        output.out.print(table)
+    if not healthy:
+        raise typer.Exit(1)

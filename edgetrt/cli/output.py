@@ -1,0 +1,29 @@
+"""How commands speak: reports on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from rich.console import Console
+from rich.markup import escape
+
+if TYPE_CHECKING:
+    from edgetrt.errors import EdgetrtError
+
+out = Console()
+err = Console(stderr=True)
+
+
+def print_json(report: Any) -> None:
+    """Print one JSON object, indented, as the only thing on stdout."""
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(report), indent=2).decode() + "\n")
+    sys.stdout.flush()
+
+
+def print_error(error: EdgetrtError) -> None:
+    """Say what went wrong and what to do, on stderr."""
+    err.print(f"[bold red]error:[/] {escape(error.message)}", soft_wrap=True, highlight=False)
+    if error.hint:
+        err.print(f"[bold]hint:[/]  {escape(error.hint)}", soft_wrap=True, highlight=False)

@@ -1,0 +1,149 @@
+"""What this machine has and what it lacks, each lack with its remedy."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import socket
+import sys
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Literal
+
+from edgetrt import __version__, app
+from edgetrt.backends.choose import available
+from edgetrt.boards import generic, jetson
+from edgetrt.runtime import imaging
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from edgetrt.config import BrokerConfig
+    from edgetrt.types import DeviceIdentity
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at.
+
+    Attributes:
+        name: what it is.
+        state: `ok`, `absent` (edgetrt works without it) or `problem`.
+        value: what was found.
+        fix: what to do about a lack; empty when there is none.
+    """
+
+    name: str
+    state: Literal["ok", "absent", "problem"]
+    value: str
+    fix: str = ""
+
+
+def examine(broker: BrokerConfig) -> tuple[Finding, ...]:
+    """Look at everything; touches nothing and needs no rights."""
+    board = jetson.identify()
+    return (
+        Finding("edgetrt", "ok", f"{__version__} on Python {platform.python_version()}"),
+        _python(),
+        _board(board),
+        *_backends(is_jetson=board is not None),
+        _resize(),
+        _video(),
+        _gstreamer(is_jetson=board is not None),
+        _mosquitto(),
+        _broker(broker),
+    )
+
+
+def _python() -> Finding:
+    base = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return Finding("python", "ok", f"{sys.executable} ({base})")
+
+
+def _board(board: DeviceIdentity | None) -> Finding:
+    if board is None:
+        other = generic.identify()
+        return Finding(
+            "board", "absent", f"no Jetson: {other.model}", "Everything but TensorRT works here."
+        )
+    details = ", ".join(
+        part
+        for part in (
+            board.part_number,
+            board.soc,
+            board.l4t and f"L4T {board.l4t}",
+            board.compute_capability and f"compute capability {board.compute_capability}",
+        )
+        if part
+    )
+    return Finding("board", "ok", f"{board.model} ({details})")
+
+
+def _backends(*, is_jetson: bool) -> Iterator[Finding]:
+    found = available(app.backends())
+    for entry in found:
+        if entry.backend is not None:
+            yield Finding(f"backend {entry.name}", "ok", entry.version)
+        else:
+            missed = is_jetson and entry.name == "tensorrt"
+            yield Finding(
+                f"backend {entry.name}", "problem" if missed else "absent", entry.reason, entry.hint
+            )
+    if not any(entry.backend for entry in found):
+        yield Finding("backends", "problem", "none works", "Install one: pip install onnxruntime")
+
+
+def _resize() -> Finding:
+    if imaging.resizer() == "opencv":
+        return Finding("image resize", "ok", "OpenCV")
+    return Finding(
+        "image resize",
+        "absent",
+        "Pillow, several times slower than OpenCV",
+        "sudo apt-get install python3-opencv, or pip install 'edgetrt[opencv]'",
+    )
+
+
+def _video() -> Finding:
+    if find_spec("av") is None:
+        return Finding("video files and RTSP", "problem", "PyAV is missing", "pip install av")
+    import av
+
+    return Finding("video files and RTSP", "ok", f"PyAV {av.__version__}")
+
+
+def _gstreamer(*, is_jetson: bool) -> Finding:
+    if (path := shutil.which("gst-launch-1.0")) is not None:
+        return Finding("GStreamer", "ok", path)
+    return Finding(
+        "GStreamer",
+        "problem" if is_jetson else "absent",
+        "not installed; cameras on a Jetson need it",
+        "sudo apt-get install gstreamer1.0-tools gstreamer1.0-plugins-good",
+    )
+
+
+def _mosquitto() -> Finding:
+    path = shutil.which("mosquitto", path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin")
+    if path is not None:
+        return Finding("mosquitto", "ok", path)
+    return Finding(
+        "mosquitto",
+        "absent",
+        "not installed; needed here only for the demo",
+        "sudo apt-get install mosquitto",
+    )
+
+
+def _broker(broker: BrokerConfig) -> Finding:
+    where = f"{broker.host}:{broker.port}"
+    try:
+        with socket.create_connection((broker.host, broker.port), timeout=2.0):
+            return Finding("broker", "ok", f"{where} accepts connections")
+    except OSError as error:
+        return Finding(
+            "broker",
+            "absent",
+            f"{where}: {error.strerror or error}",
+            "Start one, or name yours with --broker HOST:PORT or in agent.yaml (`broker: {host: …}`).",
+        )

@@ -1,0 +1,100 @@
+"""The runtime process: every pipeline in a thread, health to the agent, grants from it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING
+
+from edgetrt import wire
+from edgetrt.errors import MessageError
+from edgetrt.types import Grant
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from edgetrt.link import Receiver
+    from edgetrt.ports import Clock
+    from edgetrt.runtime.supervisor import Supervisor
+
+log = logging.getLogger(__name__)
+
+HEALTH_S = 1.0
+"""How often the runtime tells the agent how its pipelines do."""
+
+LISTEN_S = 0.1
+"""How long the main thread waits for a grant before it looks whether the pipelines are over."""
+
+OVER = ("ended", "failed")
+"""States that a pipeline does not leave."""
+
+
+class Service:
+    """Runs supervisors until all pipelines are over or `stop` is set.
+
+    Args:
+        supervisors: by pipeline name.
+        send: takes a datagram for the agent; False when it did not leave.
+        inbox: where the agent's grants arrive.
+        clock: time.
+        frames: frames that each pipeline looks at before it ends; None = to the end of its source.
+    """
+
+    def __init__(
+        self,
+        supervisors: Mapping[str, Supervisor],
+        send: Callable[[bytes], bool],
+        inbox: Receiver,
+        clock: Clock,
+        frames: int | None = None,
+    ) -> None:
+        self._supervisors = supervisors
+        self._send = send
+        self._inbox = inbox
+        self._clock = clock
+        self._frames = frames
+        self.malformed = 0
+
+    def run(self, stop: threading.Event) -> bool:
+        """Work to the end; True when no pipeline failed."""
+        threads = [
+            threading.Thread(
+                target=supervisor.run, args=(stop, self._frames), name=f"pipeline-{name}"
+            )
+            for name, supervisor in self._supervisors.items()
+        ]
+        for thread in threads:
+            thread.start()
+        due_ns = self._clock.monotonic_ns()
+        try:
+            while not stop.is_set() and any(thread.is_alive() for thread in threads):
+                if self._clock.monotonic_ns() >= due_ns:
+                    self._report()
+                    due_ns = self._clock.monotonic_ns() + round(HEALTH_S * 1e9)
+                self._listen()
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+            self._report()
+        return all(s.meter.state != "failed" for s in self._supervisors.values())
+
+    def _report(self) -> None:
+        for supervisor in self._supervisors.values():
+            self._send(wire.encode(wire.pipeline_report(supervisor.meter.health())))
+
+    def _listen(self) -> None:
+        """Wait a moment for a grant and take it; what is not a grant for us is counted."""
+        datagram = self._inbox.receive(LISTEN_S)
+        if datagram is None:
+            return
+        try:
+            message = wire.decode_link(datagram)
+        except MessageError as error:
+            self.malformed += 1
+            log.warning("from the agent: %s", error.message)
+            return
+        if isinstance(message, wire.GrantMessage) and message.pipeline in self._supervisors:
+            self._supervisors[message.pipeline].grant(Grant(message.rate_hz))
+        else:
+            self.malformed += 1
