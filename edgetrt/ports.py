@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from edgetrt.types import DeviceInfo, Frame, Result, Shape, TensorSpec
+    from edgetrt.types import ConnectionState, DeviceInfo, Frame, Result, Shape, TensorSpec
 
 
 class EndOfStream(Exception):
@@ -325,7 +325,14 @@ class Transport(Protocol):
         """
 
     def messages(self) -> AsyncIterator[Message]:
-        """What arrives on the subscribed topics."""
+        """What arrives on the subscribed topics; acknowledged when the next one is asked for."""
+
+    @property
+    def state(self) -> ConnectionState:
+        """Whether there is a connection now, and why not."""
+
+    def states(self) -> AsyncIterator[ConnectionState]:
+        """The state now and every change after it; each new connection is a change."""
 
 
 class Units(Protocol):

@@ -86,11 +86,13 @@ class BuiltLayer:
             `{ForeignNode[first...last]}`.
         device: where it runs.
         kind: the builder's layer type in upper case; `REFORMAT` for a change of memory layout only.
+        nodes: ONNX nodes that went into it, where the builder tells.
     """
 
     name: str
     device: Literal["DLA", "GPU"]
     kind: str
+    nodes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,3 +247,14 @@ class PipelineHealth:
     counters: Counters
     error: str = ""
     objects: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionState:
+    """Whether there is a connection to the broker, and why not.
+
+    `reason` is for people and empty while connected.
+    """
+
+    connected: bool
+    reason: str = ""

@@ -1,0 +1,65 @@
+"""A paho client made for one connection: MQTT 5, a kept session, a last will, our limits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from edgetrt.wire import QOS
+
+if TYPE_CHECKING:
+    from edgetrt.mqtt.settings import Endpoint, Settings
+
+
+def make_client(endpoint: Endpoint, settings: Settings, will: tuple[str, bytes] | None) -> Client:
+    """Configure everything but the callbacks; connects nothing."""
+    client = Client(
+        CallbackAPIVersion.VERSION2,
+        client_id=endpoint.client_id,
+        protocol=MQTTProtocolVersion.MQTTv5,
+        reconnect_on_failure=False,
+        manual_ack=True,
+    )
+    client.connect_timeout = settings.connect_timeout_s
+    client.max_inflight_messages_set(settings.in_flight)
+    if endpoint.username is not None:
+        client.username_pw_set(endpoint.username, endpoint.password)
+    if endpoint.tls is not None:
+        client.tls_set_context(endpoint.tls)
+    if will is not None:
+        properties = _properties(PacketTypes.WILLMESSAGE)
+        properties.WillDelayInterval = settings.will_delay_s
+        client.will_set(*will, qos=QOS, retain=True, properties=properties)
+    client.connect_async(
+        endpoint.host,
+        endpoint.port,
+        endpoint.keepalive_s,
+        clean_start=False,
+        properties=_connect_properties(settings),
+    )
+    return client
+
+
+def publish_properties(expiry_s: int | None) -> Properties:
+    """Of a message; `expiry_s` = how long the broker may keep it for a subscriber."""
+    properties = _properties(PacketTypes.PUBLISH)
+    if expiry_s is not None:
+        properties.MessageExpiryInterval = expiry_s
+    return properties
+
+
+def _connect_properties(settings: Settings) -> Properties:
+    properties = _properties(PacketTypes.CONNECT)
+    properties.SessionExpiryInterval = settings.session_expiry_s
+    properties.ReceiveMaximum = settings.receive_maximum
+    properties.MaximumPacketSize = settings.maximum_packet
+    return properties
+
+
+def _properties(packet: int) -> Properties:
+    made: Properties = Properties(packet)  # type: ignore[no-untyped-call]
+    return made
