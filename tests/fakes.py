@@ -107,3 +107,24 @@ class FakeSession:
         if self._backend is not None:
             self._backend.open -= 1
         self._backend = None
+
+
+class FakeClock:
+    """Time that moves only when told to, or when somebody sleeps.
+
+    Args:
+        oversleep_s: how much longer than asked for each sleep takes.
+    """
+
+    def __init__(self, oversleep_s: float = 0.0) -> None:
+        self.now_ns = 1_000_000_000
+        self.oversleep_s = oversleep_s
+
+    def monotonic_ns(self) -> int:
+        return self.now_ns
+
+    def sleep(self, seconds: float) -> None:
+        self.advance(seconds + self.oversleep_s)
+
+    def advance(self, seconds: float) -> None:
+        self.now_ns += round(seconds * 1e9)

@@ -41,9 +41,16 @@ def resize(source: Pixels, target: Pixels) -> None:
         return
     height, width = target.shape[:2]
     cv2 = _opencv()
-    if cv2 is not None:
-        cv2.resize(source, (width, height), dst=target, interpolation=cv2.INTER_LINEAR)
+    if cv2 is None:
+        resize_with_pillow(source, target)
         return
+    size = (target.shape[1], target.shape[0])
+    cv2.resize(source, size, dst=target, interpolation=cv2.INTER_LINEAR)
+
+
+def resize_with_pillow(source: Pixels, target: Pixels) -> None:
+    """`resize` where there is no OpenCV."""
+    height, width = target.shape[:2]
     image = Image.fromarray(np.ascontiguousarray(source))
     np.copyto(target, np.asarray(image.resize((width, height), BILINEAR)))
 

@@ -65,9 +65,8 @@ class Detector:
         Raises:
             InferenceError: the output holds NaN or infinity.
         """
-        found = self._decode(np.asarray(tensors[self._name][0], np.float32), self._limits)
-        if not np.isfinite(found.boxes).all():
-            raise _not_finite("boxes")
+        with np.errstate(invalid="ignore", over="ignore"):  # infinities are looked for below
+            found = self._decode(np.asarray(tensors[self._name][0], np.float32), self._limits)
         placed.to_frame(found.boxes, size)
         return found
 
@@ -75,9 +74,7 @@ class Detector:
 def decode_columns(output: Floats, limits: Limits) -> Detections:
     """`[4+classes, N]` to suppressed boxes in tensor pixels."""
     scores = output[4] if len(output) == 5 else output[4:].max(axis=0)
-    # The sum is finite only when every score is, and costs a tenth of asking each.
-    if not np.isfinite(scores.sum()):
-        raise _not_finite("scores")
+    _finite("scores", scores)
     picked = np.flatnonzero(scores >= limits.score)
     classes = np.zeros(len(picked), np.int32)
     if len(output) > 5:
@@ -89,6 +86,7 @@ def decode_columns(output: Floats, limits: Limits) -> Detections:
     picked, classes = picked[order], classes[order]
     centre, half = output[0:2, picked].T, output[2:4, picked].T / 2
     boxes = np.concatenate((centre - half, centre + half), axis=1)
+    _finite("boxes", boxes)
     kept = suppress(boxes, classes, limits.iou, limits.most)
     return Detections(boxes[kept], scores[picked[kept]], classes[kept])
 
@@ -96,8 +94,7 @@ def decode_columns(output: Floats, limits: Limits) -> Detections:
 def decode_rows(output: Floats, limits: Limits) -> Detections:
     """`[N, 6]` to boxes in tensor pixels, best first; the network has suppressed duplicates itself."""
     scores = output[:, 4]
-    if not np.isfinite(scores.sum()):
-        raise _not_finite("scores")
+    _finite("scores", scores)
     picked = np.flatnonzero(scores >= limits.score)
     classes = output[picked, 5].astype(np.int32)
     if limits.classes is not None:
@@ -105,7 +102,9 @@ def decode_rows(output: Floats, limits: Limits) -> Detections:
         wanted = inside & limits.classes[np.where(inside, classes, 0)]
         picked, classes = picked[wanted], classes[wanted]
     order = np.argsort(-scores[picked], kind="stable")[: limits.most]
-    return Detections(output[picked[order], :4], scores[picked[order]], classes[order])
+    boxes = output[picked[order], :4]
+    _finite("boxes", boxes)
+    return Detections(boxes, scores[picked[order]], classes[order])
 
 
 def suppress(boxes: Floats, classes: NDArray[np.int32], iou: float, most: int) -> NDArray[np.intp]:
@@ -168,8 +167,10 @@ def _mask(only: tuple[str, ...] | None, labels: tuple[str, ...]) -> NDArray[np.b
     return np.array([label in only for label in labels], bool)
 
 
-def _not_finite(what: str) -> InferenceError:
-    return InferenceError(
-        f"the network's {what} hold NaN or infinity",
-        "Often an FP16 overflow: build with --precision fp32 to see whether it goes away.",
-    )
+def _finite(what: str, values: Floats) -> None:
+    """Refuse NaN and infinity: a sum is finite only when every value is, and asking it is cheap."""
+    if not np.isfinite(values.sum()):
+        raise InferenceError(
+            f"the network's {what} hold NaN or infinity",
+            "Often an FP16 overflow: build with --precision fp32 to see whether it goes away.",
+        )
