@@ -1,8 +1,8 @@
 """A fresh machine in a folder: a minimal Debian or Ubuntu root, entered with chroot.
 
 It gets this machine's package sources and pip's settings, read when it is made and written nowhere
-else. Everything that runs in it does so in a mount and process namespace of its own, which takes the
-mounts and any left process with it, however the run ends.
+else. Everything that runs in it does so in a mount and process namespace of its own, which takes
+the mounts and any left process with it, however the run ends.
 """
 
 from __future__ import annotations
@@ -30,6 +30,12 @@ exec chroot --userspec="$user:$user" "$root" "$@"
 """
 NAMESPACE = ("unshare", "--mount", "--pid", "--fork", "--kill-child")
 APT = ("sources.list", "sources.list.d", "apt.conf.d", "preferences.d", "trusted.gpg.d", "keyrings")
+TRUST_AND_NAMES = (
+    "/usr/share/keyrings",
+    "/usr/local/share/ca-certificates",
+    "/etc/resolv.conf",
+    "/etc/hosts",
+)
 PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 
 
@@ -46,7 +52,8 @@ class Machine:
     ) -> subprocess.CompletedProcess[str]:
         """Run a command in it as `user`; its stderr goes to ours, so that one sees it work."""
         home = "/root" if user == "root" else f"/home/{user}"
-        inside = ["env", "-i", f"HOME={home}", f"USER={user}"]
+        path = "/usr/sbin:/usr/bin" if user == "root" else "/usr/bin"  # as Debian gives them
+        inside = ["env", "-i", f"HOME={home}", f"USER={user}", f"PATH={path}"]
         inside += [f"{key}={value}" for key, value in self.environment.items()]
         outside = [
             *NAMESPACE,
@@ -66,30 +73,33 @@ class Machine:
             check=False,
         )
 
-    def clone(self, repository: Path, to: str) -> str:
-        """Put a clone of `repository` at HEAD into it; `to` is a path inside."""
-        subprocess.run(
-            ["git", "clone", "--quiet", "--no-hardlinks", repository, f"{self.root}{to}"],
-            check=True,
-        )
+    def clone(self, repository: Path, user: str = "root") -> str:
+        """Clone `repository` at HEAD for a user, made if need be; returns the path inside."""
+        to = "/srv/edgetrt" if user == "root" else f"/home/{user}/edgetrt"
+        if user != "root":
+            self.run("useradd", "--create-home", user)
+        clone = ["git", "clone", "--quiet", "--no-hardlinks", str(repository), f"{self.root}{to}"]
+        subprocess.run(clone, check=True)
+        self.run("chown", "--recursive", f"{user}:{user}", to)
         return to
 
 
 def make(root: Path) -> Machine:
-    """Unpack a fresh root (made once and kept in the user's cache) and give it this machine's sources."""
+    """Unpack a fresh root, kept in the user's cache, and give it this machine's sources."""
     subprocess.run(["tar", "-xf", base(), "-C", root], check=True)
     for name in APT:
         _copy(Path("/etc/apt", name), root)
-    for path in (Path("/usr/share/keyrings"), Path("/etc/resolv.conf"), Path("/etc/hosts")):
-        _copy(path, root)
+    for path in TRUST_AND_NAMES:
+        _copy(Path(path), root)
     settings = pip_settings()
     paths = [Path(p.removeprefix("file://")) for v in settings.values() for p in v.split()]
-    paths = [p for p in paths if p.is_absolute() and p.exists()]
+    # An index in a folder points at the files beside it.
+    paths = [p.parent if p.name == "simple" else p for p in paths if p.is_absolute()]
     for path in paths:
         if path.is_file():
             _copy(path, root)
     proxies = {key: os.environ[key] for key in PROXIES if key in os.environ}
-    environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", **proxies, **settings}
+    environment = {"LANG": "C.UTF-8", **proxies, **settings}
     return Machine(root, environment, tuple(str(p) for p in paths if p.is_dir()))
 
 

@@ -29,7 +29,7 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
 
 
 def test_the_demo_sets_itself_up_and_finds_people(machine: Machine) -> None:
-    home = machine.clone(REPOSITORY, "/srv/edgetrt")
+    home = machine.clone(REPOSITORY)
 
     done = machine.run(f"{home}/scripts/demo", "--headless", "--frames", "200", "--json")
 
@@ -41,7 +41,7 @@ def test_the_demo_sets_itself_up_and_finds_people(machine: Machine) -> None:
 
 
 def test_the_tests_set_themselves_up_and_pass(machine: Machine) -> None:
-    home = machine.clone(REPOSITORY, "/srv/edgetrt")
+    home = machine.clone(REPOSITORY)
 
     done = machine.run(f"{home}/scripts/test", "-q")
 
@@ -49,11 +49,9 @@ def test_the_tests_set_themselves_up_and_pass(machine: Machine) -> None:
 
 
 def test_an_ordinary_user_changes_nothing_but_checkout_and_cache(machine: Machine) -> None:
-    first = machine.run(f"{machine.clone(REPOSITORY, '/srv/edgetrt')}/scripts/setup", "opencv")
+    first = machine.run(f"{machine.clone(REPOSITORY)}/scripts/setup", "opencv")
     assert first.returncode == 0
-    machine.run("useradd", "--create-home", "visitor")
-    home = machine.clone(REPOSITORY, "/home/visitor/edgetrt")
-    machine.run("chown", "-R", "visitor:visitor", home)
+    home = machine.clone(REPOSITORY, user="visitor")
     before = written(machine)
 
     done = machine.run(f"{home}/scripts/demo", "--headless", "--frames", "50", user="visitor")
@@ -64,9 +62,7 @@ def test_an_ordinary_user_changes_nothing_but_checkout_and_cache(machine: Machin
 
 
 def test_without_root_and_sudo_it_says_what_root_should_run(machine: Machine) -> None:
-    machine.run("useradd", "--create-home", "visitor")
-    home = machine.clone(REPOSITORY, "/home/visitor/edgetrt")
-    machine.run("chown", "-R", "visitor:visitor", home)
+    home = machine.clone(REPOSITORY, user="visitor")
 
     done = machine.run("sh", "-c", f"{home}/scripts/setup 2>&1", user="visitor")
 
