@@ -87,6 +87,7 @@ class Machine:
 def make(root: Path) -> Machine:
     """Unpack a fresh root, kept in the user's cache, and give it this machine's sources."""
     subprocess.run(["tar", "-xf", base(), "-C", root], check=True)
+    (root / "etc/apt/sources.list").unlink(missing_ok=True)  # debootstrap's own
     for name in APT:
         _copy(Path("/etc/apt", name), root)
     for path in TRUST_AND_NAMES:
