@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetrt.errors import EdgetrtError, InferenceError
-from edgetrt.types import Shape, TensorSpec
+from edgetrt.ports import EndOfStream
+from edgetrt.types import Frame, Result, Shape, TensorSpec
 
 Compute = Callable[[Mapping[str, NDArray[Any]]], Mapping[str, NDArray[Any]]]
 
@@ -128,3 +129,48 @@ class FakeClock:
 
     def advance(self, seconds: float) -> None:
         self.now_ns += round(seconds * 1e9)
+
+
+TIMEOUT = "timeout"
+"""In a `FakeSource`'s script: no frame came in time."""
+
+
+class FakeSource:
+    """A source that delivers what it was given.
+
+    Args:
+        script: in turn: a frame to give, `TIMEOUT`, or an error to raise; then the stream ends.
+        live: as the port says.
+    """
+
+    def __init__(self, script: Iterable[Frame | str | Exception], live: bool = False) -> None:
+        self._script = iter(script)
+        self.live = live
+        self.reconnects = 0
+        self.closed = 0
+
+    def read(self, timeout_s: float) -> Frame | None:
+        item = EndOfStream() if self.closed else next(self._script, EndOfStream())
+        if isinstance(item, Exception):
+            raise item
+        return None if isinstance(item, str) else item
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class FakeSink:
+    """A sink that remembers; refuses results while `full`."""
+
+    def __init__(self) -> None:
+        self.results: list[Result] = []
+        self.full = False
+        self.closed = 0
+
+    def put(self, result: Result) -> bool:
+        if not self.full and not self.closed:
+            self.results.append(result)
+        return not self.full and not self.closed
+
+    def close(self) -> None:
+        self.closed += 1

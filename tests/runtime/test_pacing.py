@@ -8,7 +8,9 @@ from edgetrt.runtime.pacing import Pace
 from tests.fakes import FakeClock
 
 
-def starts(rate_hz: float, work_s: list[float], oversleep_s: float = 0.0) -> tuple[list[float], int]:
+def starts(
+    rate_hz: float, work_s: list[float], oversleep_s: float = 0.0
+) -> tuple[list[float], int]:
     """Seconds at which frames start when each takes `work_s`, and the deadlines missed."""
     clock = FakeClock(oversleep_s)
     pace, begun, missed = Pace(clock), [], 0

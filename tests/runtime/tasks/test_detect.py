@@ -56,7 +56,9 @@ def test_duplicates_of_a_class_go_and_other_classes_stay() -> None:
 
 
 def test_rows_are_taken_as_they_are() -> None:
-    rows = np.array([[1, 2, 3, 4, 0.3, 1], [5, 6, 7, 8, 0.9, 0], [0, 0, 1, 1, 0.1, 0]] * 3, np.float32)
+    rows = np.array(
+        [[1, 2, 3, 4, 0.3, 1], [5, 6, 7, 8, 0.9, 0], [0, 0, 1, 1, 0.1, 0]] * 3, np.float32
+    )
     found = run(rows, ())
     assert found.scores.tolist() == pytest.approx([0.9] * 3 + [0.3] * 3)
     assert found.classes.tolist() == [0] * 3 + [1] * 3

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgetrt.clock import SystemClock
+from edgetrt.errors import ConfigError, EdgetrtError, InferenceError, ModelError, SourceLostError
+from edgetrt.ports import Source
+from edgetrt.runtime.meter import Meter
+from edgetrt.runtime.network import Network
+from edgetrt.runtime.supervisor import LAST_S, Supervisor, backoff_s
+from edgetrt.types import Counters, Frame, Grant
+from tests.fakes import FakeSink, FakeSource
+from tests.runtime.scenes import backend, frames, network
+
+
+def supervisor(
+    source: Callable[[], Source], net: Callable[[], Network], sink: FakeSink
+) -> Supervisor:
+    clock = SystemClock()
+    return Supervisor(
+        name="test",
+        open_source=source,
+        open_network=net,
+        sinks=[sink],
+        meter=Meter("test", clock),
+        clock=clock,
+        grant=Grant(),
+    )
+
+
+def in_turn(*lives: FakeSource | EdgetrtError) -> Callable[[], Source]:
+    rest = iter(lives)
+
+    def opens() -> Source:
+        life = next(rest)
+        if isinstance(life, EdgetrtError):
+            raise life
+        return life
+
+    return opens
+
+
+def test_a_lost_source_is_opened_again_and_counts_go_on() -> None:
+    sink, net = FakeSink(), backend()
+    first = FakeSource([*frames(0, 1), SourceLostError("unplugged")])
+    second = FakeSource(frames(0, 1, 2))
+    watched = supervisor(in_turn(first, second), lambda: network(net), sink)
+    watched.run(threading.Event())
+    assert watched.meter.counters == Counters(read=5, done=5, restarts=1)
+    assert watched.meter.state == "ended"
+    assert (first.closed, second.closed, sink.closed, net.open) == (1, 1, 1, 0)
+
+
+def test_a_failed_session_is_loaded_again() -> None:
+    sink, net = FakeSink(), backend()
+    net.fail_next = 1
+    watched = supervisor(lambda: FakeSource(frames(0, 1)), lambda: network(net), sink)
+    watched.run(threading.Event())
+    counters = watched.meter.counters
+    assert counters.restarts == 1
+    assert counters.read == counters.done + counters.refused
+    assert net.loads == 2
+
+
+@pytest.mark.parametrize("error", [ConfigError("bad key"), ModelError("damaged")])
+def test_what_no_retry_mends_is_not_retried(error: EdgetrtError) -> None:
+    sink = FakeSink()
+
+    def opens() -> Network:
+        raise error
+
+    watched = supervisor(lambda: FakeSource([]), opens, sink)
+    watched.run(threading.Event())
+    assert (watched.meter.state, watched.meter.error) == ("failed", error.message)
+    assert watched.meter.counters.restarts == 0
+    assert sink.closed == 1
+
+
+def test_a_source_that_does_not_open_leaves_no_session_behind() -> None:
+    net = backend()
+    watched = supervisor(in_turn(SourceLostError("no camera")), lambda: network(net), FakeSink())
+    with pytest.raises(SourceLostError):
+        watched.run_once(threading.Event())
+    assert net.open == 0
+
+
+def test_stop_ends_a_back_off() -> None:
+    stop = threading.Event()
+    watched = supervisor(
+        in_turn(*(InferenceError("again") for _ in range(100))), network, FakeSink()
+    )
+    thread = threading.Thread(target=watched.run, args=(stop,))
+    thread.start()
+    stop.set()
+    thread.join(timeout=10)
+    assert not thread.is_alive()
+
+
+def test_a_grant_reaches_the_running_pipeline() -> None:
+    seen: list[float | None] = []
+
+    class Spy(FakeSource):
+        def read(self, timeout_s: float) -> Frame | None:
+            assert watched.pipeline is not None
+            seen.append(watched.pipeline.grant.rate_hz)
+            watched.grant(Grant(7.0))
+            seen.append(watched.pipeline.grant.rate_hz)
+            return super().read(timeout_s)
+
+    watched = supervisor(lambda: Spy([]), network, FakeSink())
+    watched.grant(Grant(5.0))
+    watched.run_once(threading.Event())
+    assert seen == [5.0, 7.0]
+
+
+@given(st.integers(0, 1000), st.floats(0, 1))
+def test_back_off_is_jittered_and_bounded(attempt: int, draw: float) -> None:
+    assert 0 <= backoff_s(attempt, draw) <= min(LAST_S, 0.5 * 2 ** min(attempt, 16))

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgetrt import document
+from edgetrt.config import BrokerConfig, DeviceConfig, PipelineConfig, broker
+from edgetrt.errors import ConfigError
+
+GOOD = "name: street\nmodel: a.onnx\nsource: clip.mp4\n"
+
+
+def refusal(tmp_path: Path, text: str) -> ConfigError:
+    path = tmp_path / "pipeline.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        document.load(path, PipelineConfig)
+    assert caught.value.message.startswith(f"{path}:")
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "what", "hint"),
+    [
+        (GOOD + "task:\n  scor: 0.3\n", ":5: task.scor:", "unknown key", "Did you mean `score`?"),
+        (GOOD + "task: {score: 2}\n", ":4: task.score:", "got 2", ""),
+        (GOOD + "task: {score: high}\n", ":4: task.score:", "expected `float`", ""),
+        (GOOD + "depth: 9\n", ":4: depth:", "got 9", ""),
+        (GOOD + "name: again\n", ":4: name:", "written twice", "line 1"),
+        (GOOD + "sinks: [1]\n", ":4: sinks[0]:", "expected `str`", ""),
+        (GOOD + "backend: tensorflow\n", ":4: backend:", "tensorflow", ""),
+        ("name: Big Street\nmodel: a\nsource: b\n", ":1: name:", "Big Street", "lower-case"),
+        ("name: street\nmodel: a\n", ":1: source:", "missing", "no default"),
+        ("- a\n- b\n", ":1:", "expected keys and values", ""),
+        (GOOD + "sinks: [\n", ":5:", "not valid YAML", "indentation"),
+        (GOOD + "x: !!python/object:os.system {}\n", ":4:", "not valid YAML", ""),
+    ],
+)
+def test_mistakes_are_told_with_line_and_key(
+    tmp_path: Path, text: str, where: str, what: str, hint: str
+) -> None:
+    error = refusal(tmp_path, text)
+    assert where in error.message
+    assert what in error.message
+    assert hint in error.hint
+    assert error.exit_code == 78
+
+
+def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such file"):
+        document.load(tmp_path / "none.yaml", PipelineConfig)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        document.load(tmp_path, PipelineConfig)
+    latin = tmp_path / "latin.yaml"
+    latin.write_bytes(b"name: caf\xe9\n")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        document.load(latin, PipelineConfig)
+
+
+def test_an_empty_file_has_the_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "agent.yaml"
+    path.write_text("# nothing set\n")
+    assert document.load(path, DeviceConfig) == DeviceConfig()
+
+
+def test_overrides_are_checked_like_a_file() -> None:
+    pipeline = PipelineConfig(name="a", model="b", source="c")
+    assert document.override(pipeline, {"rate_hz": 5.0}).rate_hz == 5.0
+    with pytest.raises(ConfigError, match=r"--rate-hz: expected `float` > 0"):
+        document.override(pipeline, {"rate_hz": -1.0})
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [("here", "here", 1883), ("10.0.0.1:99", "10.0.0.1", 99), ("[::1]:8883", "::1", 8883)],
+)
+def test_brokers_by_host_and_port(text: str, host: str, port: int) -> None:
+    assert broker(text) == BrokerConfig(host=host, port=port)
+
+
+@pytest.mark.parametrize("text", ["", ":1", "host:", "host:0", "host:65536", "a:b:c"])
+def test_what_is_no_broker_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="HOST"):
+        broker(text)
