@@ -16,6 +16,15 @@ from edgetrt.errors import ConfigError
 T = TypeVar("T", bound=msgspec.Struct)
 
 
+MAX_VALUES, MAX_DEPTH = 100_000, 50
+"""Bounds of a document once its aliases are written out."""
+
+_TAGS = frozenset(
+    f"tag:yaml.org,2002:{kind}"
+    for kind in ("map", "seq", "str", "int", "float", "bool", "null", "timestamp", "binary")
+)
+
+
 @dataclass(frozen=True)
 class Document:
     """A parsed YAML file that remembers on which line each value stands."""
@@ -97,7 +106,15 @@ def beside(path: Path, value: str) -> Path:
 
 def _build(node: yaml.Node, at: str, lines: dict[str, int], path: Path) -> Any:
     """Build plain Python values from a node, noting the line of each key path."""
-    lines.setdefault(at, node.start_mark.line + 1)
+    line = node.start_mark.line + 1
+    lines.setdefault(at, line)
+    if node.tag not in _TAGS:
+        raise ConfigError(
+            f"{path}:{line}: {_dotted(at)}: not valid YAML: tag {node.tag} is not allowed here",
+            "Write plain values, lists and keys.",
+        )
+    if len(lines) > MAX_VALUES or at.count(".") + at.count("[") > MAX_DEPTH:
+        raise ConfigError(f"{path}:{line}: too many values, or nested too deeply")
     if isinstance(node, yaml.MappingNode):
         out: dict[str, Any] = {}
         for key_node, value_node in node.value:

@@ -34,7 +34,8 @@ def refusal(tmp_path: Path, text: str) -> ConfigError:
         ("name: street\nmodel: a\n", ":1: source:", "missing", "no default"),
         ("- a\n- b\n", ":1:", "expected keys and values", ""),
         (GOOD + "sinks: [\n", ":5:", "not valid YAML", "indentation"),
-        (GOOD + "x: !!python/object:os.system {}\n", ":4:", "not valid YAML", ""),
+        (GOOD + "x: !!python/object:os.system {}\n", ":4: x:", "not allowed", "plain values"),
+        (GOOD + "sinks: &a [*a]\n", ":4:", "nested too deeply", ""),
     ],
 )
 def test_mistakes_are_told_with_line_and_key(
@@ -56,6 +57,13 @@ def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
     latin.write_bytes(b"name: caf\xe9\n")
     with pytest.raises(ConfigError, match="cannot be read"):
         document.load(latin, PipelineConfig)
+
+
+def test_aliases_cannot_blow_a_file_up(tmp_path: Path) -> None:
+    bomb = "a0: &a0 [x, x]\n" + "".join(
+        f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12)
+    )
+    assert "too many values" in refusal(tmp_path, bomb).message
 
 
 def test_an_empty_file_has_the_defaults(tmp_path: Path) -> None:
