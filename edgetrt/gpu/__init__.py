@@ -1,1 +1,1 @@
-"""CUDA: the device port over PyCUDA and over cuda-python, graphs, kernels."""
+"""CUDA: the device port over cuda-python and over PyCUDA, graphs, and the project's own kernels."""
