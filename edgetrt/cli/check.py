@@ -1,0 +1,123 @@
+"""`edgetrt check --dla`: which layers of a network fit the DLA of a board, without the board."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgetrt.cli.output import out, print_json
+from edgetrt.errors import ConfigError, PlacementError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from edgetrt.model.placement import Placement
+
+_PRECISIONS = ("fp16", "int8", "fp32")
+
+
+def check(
+    model: Annotated[Path, typer.Argument(help="ONNX file.")],
+    dla: Annotated[bool, typer.Option("--dla", help="Place the layers on the DLA.")] = False,
+    target: Annotated[str, typer.Option(help="Board, for example orin-nx-16gb.")] = "orin-nx-16gb",
+    trt: Annotated[
+        str | None, typer.Option(help="TensorRT's version; default: the newest with a DLA there.")
+    ] = None,
+    precision: Annotated[str, typer.Option(help="fp16, int8 or fp32.")] = "fp16",
+    loadables_free: Annotated[
+        int, typer.Option(help="Loadables that the core can still take.", min=0, max=16)
+    ] = 16,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Fail when a compute layer stays on the GPU.")
+    ] = False,
+    min_coverage: Annotated[
+        float, typer.Option(help="Fail when less of the FLOPs (0..1) fit the DLA.", min=0, max=1)
+    ] = 0.0,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Write a page with pictures there.")] = None,
+) -> None:
+    """Say layer by layer what runs on the DLA, what does not, why, and what would help."""
+    from edgetrt.model import dla_report, onnx_file
+    from edgetrt.model.dla import check as place
+    from edgetrt.model.graph import Graph
+
+    if not dla:
+        raise ConfigError("nothing to check", "say what to check: --dla")
+    if precision not in _PRECISIONS:
+        raise ConfigError(f"unknown precision {precision!r}", f"one of {', '.join(_PRECISIONS)}")
+    graph = Graph.of(onnx_file.load(model))
+    placement = place(graph, target, trt, precision, loadables_free)
+    if html is not None:
+        _write(html, dla_report.to_html(placement, model.name))
+    if json:
+        print_json(dla_report.to_dict(placement, str(model)))
+    else:
+        _print(placement, model.name)
+    _demand(placement, strict, min_coverage)
+
+
+command = check
+
+
+def _write(path: Path, page: str) -> None:
+    try:
+        path.write_text(page, "utf-8")
+    except OSError as error:
+        hint = "name a file in a folder that exists and can be written"
+        raise ConfigError(f"{path}: cannot be written: {error.strerror}", hint) from error
+
+
+def _demand(placement: Placement, strict: bool, min_coverage: float) -> None:
+    """Fail when the placement is not what was asked for.
+
+    Raises:
+        PlacementError: too little is on the DLA.
+    """
+    where = f"{placement.target} with TensorRT {placement.trt}"
+    if placement.flops_share < min_coverage:
+        raise PlacementError(
+            f"{placement.flops_share:.2%} of the FLOPs fit the DLA of {where}, at least "
+            f"{min_coverage:.2%} were asked for",
+            placement.hint or "see the fixes in the report",
+        )
+    if strict and (placement.gpu_compute or placement.verdict == "no-dla"):
+        raise PlacementError(
+            f"{len(placement.gpu_compute)} compute layers stay on the GPU of {where}",
+            placement.hint or "see the fixes in the report, or leave --strict away",
+        )
+
+
+def _print(placement: Placement, name: str) -> None:
+    from rich.markup import escape
+
+    from edgetrt.model.dla_report import numbers
+
+    out.print(f"[bold]{escape(name)}[/] on {placement.target}, TensorRT {placement.trt}")
+    out.print(f"[bold]{placement.verdict}[/]: {escape(placement.reason)}", soft_wrap=True)
+    if placement.hint:
+        out.print(escape(placement.hint), soft_wrap=True)
+    if placement.verdict == "no-dla":
+        return
+    out.print(" · ".join(f"{what} {value}" for what, value in numbers(placement)), soft_wrap=True)
+    if placement.on("gpu"):
+        out.print(_table(placement))
+    for note in placement.notes:
+        out.print(f"note: {escape(note)}", soft_wrap=True)
+
+
+def _table(placement: Placement) -> Table:
+    """Layers on the GPU; those with the same reason in one row."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("on the GPU", "operators", "why", "fix")
+    rows: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for layer in placement.on("gpu"):
+        rows.setdefault((layer.reason, layer.fix), []).append((layer.name, layer.op))
+    for (reason, fix), found in rows.items():
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        ops = ", ".join(dict.fromkeys(op for _, op in found))
+        table.add_row(*map(Text, (found[0][0] + more, ops, reason, fix)))
+    return table
