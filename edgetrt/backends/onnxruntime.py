@@ -40,7 +40,7 @@ class OnnxRuntimeBackend:
     """Loads ONNX files into ONNX Runtime sessions.
 
     Args:
-        spin: let waiting worker threads spin. Measured by `scripts/bench pipeline --spin`.
+        spin: let waiting worker threads spin. Measured: `scripts/bench pipeline --compare-spin`.
 
     Raises:
         BackendError: ONNX Runtime is not installed.

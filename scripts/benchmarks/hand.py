@@ -96,16 +96,21 @@ def _decode(
 
 
 def _suppress(boxes: NDArray[np.float32]) -> list[int]:
-    """All overlaps at once, then one pass: cheap for the few dozen candidates of a street."""
-    low = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
-    shared = (high - low).clip(0).prod(axis=2)
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-    too_close = shared > IOU * (areas[:, None] + areas[None, :] - shared)
-    alive = np.ones(len(boxes), bool)
+    """All overlaps at once, then one pass: the cheapest way for a street's hundred candidates."""
+    x1, y1, x2, y2 = np.ascontiguousarray(boxes.T)
+    shared = np.minimum(x2[:, None], x2)
+    shared -= np.maximum(x1[:, None], x1)
+    np.maximum(shared, 0, out=shared)
+    height = np.minimum(y2[:, None], y2)
+    height -= np.maximum(y1[:, None], y1)
+    np.maximum(height, 0, out=height)
+    shared *= height
+    areas = (x2 - x1) * (y2 - y1)
+    too_close = shared > IOU * (areas[:, None] + areas - shared)
+    gone = np.zeros(len(boxes), bool)
     kept = []
-    for i in range(len(boxes)):
-        if alive[i]:
+    for i, row in enumerate(too_close):
+        if not gone[i]:
             kept.append(i)
-            alive &= ~too_close[i]
+            gone |= row
     return kept

@@ -25,7 +25,7 @@ from edgetrt.types import Grant, Result
 from scripts.benchmarks.footage import Last, Picture, Reel, shot
 
 
-def network(model: Path, threads: int, depth: int, *, spin: bool | None) -> Network:
+def network(model: Path, threads: int, depth: int, *, spin: bool | None = None) -> Network:
     """The network as the composition root would assemble it; `spin` None = the backend's default."""
     backend = OnnxRuntimeBackend() if spin is None else OnnxRuntimeBackend(spin=spin)
     summary = summarize(model)

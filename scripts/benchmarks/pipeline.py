@@ -51,7 +51,10 @@ def main() -> int:
     with ExitStack() as stack:
         runners = contenders(wishes, shots, stack)
         compare(runners, wishes.blocks, wishes.frames)
-        figures = [*step_figures(runners), *overlap_figures(wishes, shots)]
+        figures = list(step_figures(runners))
+    figures += overlap_figures(wishes, shots)
+    if wishes.compare_spin:
+        figures += spin_figures(wishes, shots)
     from edgetrt.runtime.imaging import resizer
 
     context = {
@@ -75,7 +78,7 @@ def arguments() -> argparse.Namespace:
     add("--frames", type=int, default=4, help="counted in each block")
     add("--pictures", type=int, default=64, help="taken from the video")
     add("--pillow", action="store_true", help="as on a machine without OpenCV")
-    add("--spin", type=int, choices=(0, 1), help="overrides the backend's default")
+    add("--compare-spin", action="store_true", help="also: worker threads that spin, or sleep")
     add("--no-peer", action="store_true", help="leave Ultralytics out: no environment for it")
     add("--json", action="store_true")
     return parser.parse_args()
@@ -85,9 +88,8 @@ def contenders(
     wishes: argparse.Namespace, shots: list[Picture], stack: ExitStack
 ) -> dict[str, Runner]:
     """Us, the hand-written loops and the peer, ready to run."""
-    spin = None if wishes.spin is None else bool(wishes.spin)
     loops: dict[str, Callable[[int, int], list[tuple[float, float]]]] = {}
-    ours = stack.enter_context(Ours(network(wishes.model, wishes.threads, 1, spin=spin), shots))
+    ours = stack.enter_context(Ours(network(wishes.model, wishes.threads, 1), shots))
     loops["edgetrt"] = lambda begin, count: list(_ours(ours, count))
     for resizer in ["pillow"] if wishes.pillow or not _has_opencv() else ["pillow", "opencv"]:
         hand = HandLoop(wishes.model, wishes.threads, resizer)
@@ -167,13 +169,12 @@ def step_figures(runners: dict[str, Runner]) -> Iterator[Figure]:
 
 def overlap_figures(wishes: argparse.Namespace, shots: list[Picture]) -> Iterator[Figure]:
     """Depth 2 with inference on one thread, against the slower of its two halves alone."""
-    spin = None if wishes.spin is None else bool(wishes.spin)
     count = 30
     seconds: dict[str, list[float]] = {"infer": [], "rest": [], "both": []}
-    alone = network(wishes.model, 1, 1, spin=spin)
+    alone = network(wishes.model, 1, 1)
     with (
-        Ours(network(wishes.model, 1, 2, spin=spin), shots) as both,
-        Ours(without_inference(network(wishes.model, 1, 1, spin=spin), shots), shots) as rest,
+        Ours(network(wishes.model, 1, 2), shots) as both,
+        Ours(without_inference(network(wishes.model, 1, 1), shots), shots) as rest,
     ):
         runs: dict[str, Callable[[], float]] = {
             "infer": lambda: _seconds(alone.lanes[0].session.infer, count),
@@ -202,6 +203,28 @@ def overlap_figures(wishes: argparse.Namespace, shots: list[Picture]) -> Iterato
         better="higher",
         note="of the rate of the slower half",
     )
+
+
+def spin_figures(wishes: argparse.Namespace, shots: list[Picture]) -> Iterator[Figure]:
+    """What ONNX Runtime's spinning worker threads cost or save, with frames overlapped and not."""
+    for depth in (1, 2):
+        seconds: dict[bool, list[float]] = {False: [], True: []}
+        with ExitStack() as stack:
+            runs = {
+                spin: stack.enter_context(
+                    Ours(network(wishes.model, wishes.threads, depth, spin=spin), shots)
+                )
+                for spin in seconds
+            }
+            for round_ in range(max(6, wishes.blocks // 4)):
+                for spin in (False, True) if round_ % 2 else (True, False):
+                    runs[spin].seconds(1)
+                    seconds[spin].append(runs[spin].seconds(15))
+        for spin, word in ((False, "sleep"), (True, "spin")):
+            value = statistics.median(seconds[spin]) / 15 * 1e3
+            yield Figure(f"depth{depth}_{word}_ms", value, "ms", note="per frame")
+        ratio = paired_ratio(seconds[True], seconds[False])
+        yield Figure(f"depth{depth}_spin_over_sleep", ratio)
 
 
 def _seconds(call: Callable[[], Any], count: int) -> float:
