@@ -209,10 +209,6 @@ class Stream(Protocol):
 class Event(Protocol):
     """A point in a stream."""
 
-    @property
-    def handle(self) -> int:
-        """CUDA's, for other libraries."""
-
     def wait(self) -> None:
         """Sleep until it has happened."""
 

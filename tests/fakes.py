@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -11,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetrt.errors import EdgetrtError, InferenceError
+from edgetrt.errors import CudaError, EdgetrtError, InferenceError
 from edgetrt.ports import EndOfStream
-from edgetrt.types import Frame, Result, Shape, TensorSpec
+from edgetrt.types import DeviceInfo, Frame, Result, Shape, TensorSpec
 
 Compute = Callable[[Mapping[str, NDArray[Any]]], Mapping[str, NDArray[Any]]]
 
@@ -174,3 +177,235 @@ class FakeSink:
 
     def close(self) -> None:
         self.closed += 1
+
+
+class FakeDevice:
+    """A GPU made of host memory: streams run late, when something waits for them.
+
+    Device addresses are addresses of this process, so kernels compiled for the host work on them
+    (tests/gpu/host_compiler.py). Everything but `push` wants a context pushed in its thread.
+
+    Args:
+        capacity: bytes of device memory.
+        graphs: why nothing can be captured; empty when it can.
+        integrated: as on a Jetson.
+
+    Attributes:
+        allocated: bytes of live device memory.
+        allocations: buffers of both kinds made so far.
+        open: handles of any kind that were not closed.
+        lost: a status that every call from now on fails with.
+        refuse_capture: captures fail.
+        launches: graphs launched so far.
+    """
+
+    def __init__(self, capacity: int = 1 << 30, graphs: str = "", integrated: bool = False) -> None:
+        self.info = DeviceInfo("Fake GPU", (8, 7), (12, 6), integrated, graphs)
+        self.capacity = capacity
+        self.allocated = self.allocations = self.open = self.launches = 0
+        self.lost = ""
+        self.refuse_capture = False
+        self.closed = False
+        self.now_ms = 0.0
+        self._threads = threading.local()
+
+    @property
+    def depth(self) -> int:
+        """Contexts pushed in this thread."""
+        return getattr(self._threads, "depth", 0)
+
+    def check(self, what: str) -> None:
+        if self.lost:
+            raise CudaError(f"{what}: {self.lost}", "", self.lost, fatal=True)
+        if not self.depth:
+            status = "CUDA_ERROR_INVALID_CONTEXT"
+            raise CudaError(f"{what}: {status}", "", status)
+
+    def push(self) -> None:
+        self._threads.depth = self.depth + 1
+
+    def pop(self) -> None:
+        if not self.depth:
+            raise CudaError("pop: CUDA_ERROR_INVALID_CONTEXT", "", "CUDA_ERROR_INVALID_CONTEXT")
+        self._threads.depth -= 1
+
+    def memory(self) -> tuple[int, int]:
+        self.check("memory")
+        return self.capacity - self.allocated, self.capacity
+
+    def buffer(self, nbytes: int) -> FakeBuffer:
+        self.check("buffer")
+        if self.allocated + nbytes > self.capacity:
+            status = "CUDA_ERROR_OUT_OF_MEMORY"
+            mib = [n / 2**20 for n in (nbytes, self.capacity - self.allocated)]
+            raise CudaError(
+                f"allocating {mib[0]:.1f} MiB: {status} ({mib[1]:.1f} MiB are free)", "", status
+            )
+        return FakeBuffer(self, np.full(nbytes, 0xA5, np.uint8), nbytes)
+
+    def host_buffer(self, shape: Shape, dtype: str) -> FakeBuffer:
+        self.check("host_buffer")
+        return FakeBuffer(self, np.zeros(shape, dtype), 0)
+
+    def stream(self, priority: int = 0) -> FakeStream:
+        self.check("stream")
+        return FakeStream(self)
+
+    def event(self, *, timing: bool = False) -> FakeEvent:
+        self.check("event")
+        return FakeEvent(self)
+
+    def module(self, image: bytes) -> FakeModule:
+        self.check("module")
+        return FakeModule(self, image)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class FakeHandle:
+    """What is opened on a `FakeDevice` and closed once."""
+
+    def __init__(self, device: FakeDevice) -> None:
+        self.device = device
+        self.handle = id(self)
+        self._open = True
+        device.open += 1
+
+    def close(self) -> None:
+        self.device.check(f"closing a {type(self).__name__}")
+        if self._open:
+            self._open = False
+            self.device.open -= 1
+            self.released()
+
+    def released(self) -> None:
+        """Happens once, at the first `close`."""
+
+
+class FakeBuffer(FakeHandle):
+    """Device memory (`nbytes` count) or page-locked memory (they do not)."""
+
+    def __init__(self, device: FakeDevice, array: NDArray[Any], nbytes: int) -> None:
+        super().__init__(device)
+        self.array = array
+        self.nbytes = nbytes
+        self.pointer: int = array.__array_interface__["data"][0]
+        device.allocated += nbytes
+        device.allocations += 1
+
+    def released(self) -> None:
+        self.device.allocated -= self.nbytes
+
+
+class FakeStream(FakeHandle):
+    """Keeps what is queued until somebody waits."""
+
+    def __init__(self, device: FakeDevice) -> None:
+        super().__init__(device)
+        self.queue: list[Callable[[], object]] = []
+
+    def add(self, work: Callable[[], object]) -> None:
+        self.device.check("queueing")
+        self.queue.append(work)
+
+    def copy_in(self, pointer: int, array: NDArray[Any]) -> None:
+        self.add(lambda: ctypes.memmove(pointer, array.ctypes.data, array.nbytes))
+
+    def copy_out(self, array: NDArray[Any], pointer: int) -> None:
+        self.add(lambda: ctypes.memmove(array.ctypes.data, pointer, array.nbytes))
+
+    def record(self, event: FakeEvent) -> None:
+        event.stream, event.over = self, False
+        self.add(event.happen)
+
+    def follow(self, event: FakeEvent) -> None:
+        self.add(event.wait)
+
+    def capture(self, enqueue: Callable[[], None]) -> FakeGraph:
+        waiting, self.queue = self.queue, []
+        try:
+            enqueue()
+            captured = self.queue
+        finally:
+            self.queue = waiting
+        if self.device.refuse_capture or self.device.info.graphs:
+            status = "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED"
+            raise CudaError(f"ending a capture: {status}", "", status)
+        return FakeGraph(self.device, captured)
+
+    def synchronize(self) -> None:
+        self.device.check("waiting for a stream")
+        while self.queue:
+            self.queue.pop(0)()
+
+
+class FakeEvent(FakeHandle):
+    """Happens when its stream gets there; each costs a millisecond."""
+
+    def __init__(self, device: FakeDevice) -> None:
+        super().__init__(device)
+        self.stream: FakeStream | None = None
+        self.over = True
+        self.at_ms = 0.0
+
+    def happen(self) -> None:
+        self.over = True
+        self.device.now_ms += 1.0
+        self.at_ms = self.device.now_ms
+
+    def wait(self) -> None:
+        self.device.check("waiting for an event")
+        while not self.over and self.stream is not None:
+            self.stream.queue.pop(0)()
+
+    def since(self, start: FakeEvent) -> float:
+        return self.at_ms - start.at_ms
+
+
+class FakeGraph(FakeHandle):
+    """Captured work."""
+
+    def __init__(self, device: FakeDevice, work: list[Callable[[], object]]) -> None:
+        super().__init__(device)
+        self.work = work
+
+    def launch(self, stream: FakeStream) -> None:
+        self.device.launches += 1
+        for piece in self.work:
+            stream.add(piece)
+
+
+class FakeModule(FakeHandle):
+    """Kernels compiled for the host, as a shared library's bytes."""
+
+    def __init__(self, device: FakeDevice, image: bytes) -> None:
+        with tempfile.NamedTemporaryFile(suffix=".so") as file:
+            file.write(image)
+            file.flush()
+            try:
+                self._library = ctypes.CDLL(file.name)
+            except OSError as error:
+                status = "CUDA_ERROR_INVALID_IMAGE"
+                raise CudaError(f"loading kernels: {status}", "", status) from error
+        super().__init__(device)
+
+    def bind(self, kernel: str, grid: Shape, block: Shape, arguments: bytes) -> FakeLaunch:
+        function = getattr(self._library, f"launch_{kernel}", None)
+        if function is None:
+            status = "CUDA_ERROR_NOT_FOUND"
+            raise CudaError(f"finding kernel {kernel!r}: {status}", "", status)
+        return FakeLaunch(
+            function, (ctypes.c_int * 3)(*grid), (ctypes.c_int * 3)(*block), arguments
+        )
+
+
+class FakeLaunch:
+    """A kernel with its arguments."""
+
+    def __init__(self, *call: Any) -> None:
+        self._function, *self._arguments = call
+
+    def enqueue(self, stream: FakeStream) -> None:
+        grid, block, arguments = self._arguments
+        stream.add(lambda: self._function(arguments, grid, block))

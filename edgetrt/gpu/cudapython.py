@@ -202,11 +202,11 @@ class CudaStream:
 
     def record(self, event: Event) -> None:
         """Let the event happen when everything queued so far is done."""
-        call("recording an event", self._cu.cuEventRecord, event.handle, self.raw)
+        call("recording an event", self._cu.cuEventRecord, _own(event), self.raw)
 
     def follow(self, event: Event) -> None:
         """Queue nothing more before the event has happened."""
-        call("ordering two streams", self._cu.cuStreamWaitEvent, self.raw, event.handle, 0)
+        call("ordering two streams", self._cu.cuStreamWaitEvent, self.raw, _own(event), 0)
 
     def capture(self, enqueue: Callable[[], None]) -> graphs.CapturedGraph:
         """Record what `enqueue` queues."""
@@ -228,23 +228,28 @@ class CudaEvent:
 
     def __init__(self, cu: Any, raw: Any) -> None:
         self._cu = cu
-        self._raw = raw
-        self.handle = int(raw)
+        self.raw = raw
 
     def wait(self) -> None:
         """Sleep until it has happened."""
-        call("waiting for the GPU", self._cu.cuEventSynchronize, self._raw)
+        call("waiting for the GPU", self._cu.cuEventSynchronize, self.raw)
 
     def since(self, start: Event) -> float:
         """Milliseconds from `start` to this one."""
-        elapsed = call("reading a time", self._cu.cuEventElapsedTime, start.handle, self._raw)
-        return float(elapsed)
+        return float(call("reading a time", self._cu.cuEventElapsedTime, _own(start), self.raw))
 
     def close(self) -> None:
         """Free it; may be called twice."""
-        raw, self._raw = self._raw, None
+        raw, self.raw = self.raw, None
         if raw is not None:
             call("freeing an event", self._cu.cuEventDestroy, raw)
+
+
+def _own(event: Event) -> Any:
+    """The driver's handle inside an event of this adapter."""
+    if not isinstance(event, CudaEvent):
+        raise CudaError(f"an event of another library ({type(event).__name__}) for cuda-python")
+    return event.raw
 
 
 class CudaModule:

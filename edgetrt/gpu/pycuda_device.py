@@ -15,36 +15,12 @@ from numpy.typing import NDArray
 
 from edgetrt.errors import CudaError
 from edgetrt.gpu import graphs
-from edgetrt.gpu.status import cuda_error, mebibytes
+from edgetrt.gpu.status import cuda_error, mebibytes, status_of
 from edgetrt.types import DeviceInfo
 
 if TYPE_CHECKING:
     from edgetrt.ports import Event, Stream
     from edgetrt.types import Shape
-
-STATUS_OF = {
-    "invalid value": "CUDA_ERROR_INVALID_VALUE",
-    "out of memory": "CUDA_ERROR_OUT_OF_MEMORY",
-    "not initialized": "CUDA_ERROR_NOT_INITIALIZED",
-    "no device": "CUDA_ERROR_NO_DEVICE",
-    "invalid device": "CUDA_ERROR_INVALID_DEVICE",
-    "invalid image": "CUDA_ERROR_INVALID_IMAGE",
-    "invalid context": "CUDA_ERROR_INVALID_CONTEXT",
-    "no binary for gpu": "CUDA_ERROR_NO_BINARY_FOR_GPU",
-    "ECC uncorrectable": "CUDA_ERROR_ECC_UNCORRECTABLE",
-    "invalid source": "CUDA_ERROR_INVALID_SOURCE",
-    "invalid handle": "CUDA_ERROR_INVALID_HANDLE",
-    "not found": "CUDA_ERROR_NOT_FOUND",
-    "not ready": "CUDA_ERROR_NOT_READY",
-    "launch failed": "CUDA_ERROR_LAUNCH_FAILED",
-    "launch out of resources": "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES",
-    "launch timeout": "CUDA_ERROR_LAUNCH_TIMEOUT",
-    "context is destroyed": "CUDA_ERROR_CONTEXT_IS_DESTROYED",
-    "device-side assert triggered": "CUDA_ERROR_ASSERT",
-    "operation not supported on current system or device": "CUDA_ERROR_NOT_SUPPORTED",
-}
-"""PyCUDA's words for CUDA's names. It has none for the sticky statuses of a kernel that went astray;
-what is not listed is therefore taken for CUDA_ERROR_UNKNOWN, which ends the process."""
 
 
 def _library() -> Any:
@@ -64,8 +40,7 @@ def _told(cu: Any, what: str) -> Iterator[None]:
     try:
         yield
     except cu.Error as error:
-        words = str(error).partition(" failed: ")[2].partition(" - ")[0].strip()
-        raise cuda_error(what, STATUS_OF.get(words, "CUDA_ERROR_UNKNOWN"), str(error)) from error
+        raise cuda_error(what, status_of(str(error)), str(error)) from error
 
 
 class PyCudaDevice:
@@ -249,7 +224,6 @@ class PyCudaEvent:
     def __init__(self, cu: Any, raw: Any) -> None:
         self._cu = cu
         self.raw = raw
-        self.handle = int(raw.handle)
 
     def wait(self) -> None:
         """Sleep until it has happened."""

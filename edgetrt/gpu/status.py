@@ -53,6 +53,47 @@ FATAL = frozenset(
 _LOST = "The GPU's context is lost for this process; it has to end, and systemd starts it again."
 
 
+_STATUSES = {
+    "invalid argument": "INVALID_VALUE",
+    "out of memory": "OUT_OF_MEMORY",
+    "initialization error": "NOT_INITIALIZED",
+    "driver shutting down": "DEINITIALIZED",
+    "no CUDA-capable device is detected": "NO_DEVICE",
+    "invalid device ordinal": "INVALID_DEVICE",
+    "device kernel image is invalid": "INVALID_IMAGE",
+    "invalid device context": "INVALID_CONTEXT",
+    "no kernel image is available for execution on the device": "NO_BINARY_FOR_GPU",
+    "uncorrectable ECC error encountered": "ECC_UNCORRECTABLE",
+    "a PTX JIT compilation failed": "INVALID_PTX",
+    "the provided PTX was compiled with an unsupported toolchain.": "UNSUPPORTED_PTX_VERSION",
+    "invalid resource handle": "INVALID_HANDLE",
+    "named symbol not found": "NOT_FOUND",
+    "device not ready": "NOT_READY",
+    "an illegal memory access was encountered": "ILLEGAL_ADDRESS",
+    "too many resources requested for launch": "LAUNCH_OUT_OF_RESOURCES",
+    "the launch timed out and was terminated": "LAUNCH_TIMEOUT",
+    "context is destroyed": "CONTEXT_IS_DESTROYED",
+    "device-side assert triggered": "ASSERT",
+    "hardware stack error": "HARDWARE_STACK_ERROR",
+    "an illegal instruction was encountered": "ILLEGAL_INSTRUCTION",
+    "misaligned address": "MISALIGNED_ADDRESS",
+    "operation not supported on global/shared address space": "INVALID_ADDRESS_SPACE",
+    "invalid program counter": "INVALID_PC",
+    "unspecified launch failure": "LAUNCH_FAILED",
+    "operation not supported": "NOT_SUPPORTED",
+    "system has unsupported display driver / cuda driver combination": "SYSTEM_DRIVER_MISMATCH",
+    "operation not permitted when stream is capturing": "STREAM_CAPTURE_UNSUPPORTED",
+    "unknown error": "UNKNOWN",
+}
+"""The driver's words (cuGetErrorString) to CUDA's names: the words are all that PyCUDA passes on."""
+
+
+def status_of(words: str) -> str:
+    """Find CUDA's name of a status in PyCUDA's message, `cuMemAlloc failed: out of memory`."""
+    told = words.partition(" failed: ")[2].partition(" - ")[0].strip()
+    return f"CUDA_ERROR_{_STATUSES[told]}" if told in _STATUSES else "CUDA_ERROR"
+
+
 def cuda_error(what: str, status: str, detail: str = "") -> CudaError:
     """Word a CUDA status.
 
