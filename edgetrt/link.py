@@ -1,8 +1,8 @@
 """The local link: Unix datagrams between runtime and agent.
 
 Message boundaries come for free, there is no reconnect logic, and a sender never waits. A datagram
-that is not taken at once is dropped and counted: by the sender when it did not leave, by the
-receiver when it was too long.
+that is not taken is dropped and counted: by the sender when it did not leave, by the receiver when it
+was too long.
 """
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ import contextlib
 import select
 import socket
 import stat
+import threading
+import time
+from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,45 +27,81 @@ MAX_DATAGRAM = 200 * 1024
 
 _BUFFER = 4 * 1024 * 1024
 _MODE = 0o660
+_BUSY = "the peer's queue is full"
 
 
 class Sender:
     """Sends datagrams to whoever serves `path` now; the peer may come, go and restart.
+
+    The kernel queues only a few datagrams (`net.unix.max_dgram_qlen`, often 10), less than a busy
+    machine needs to wake the peer. What finds that queue full waits here, in order, for the next
+    `send`. Threads may share a sender.
+
+    Args:
+        path: of the peer's socket.
+        backlog: datagrams that wait here at most.
 
     Attributes:
         dropped: datagrams that were not taken.
         reason: why the last one was not, in the system's words; empty after a success.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, backlog: int = 256) -> None:
         self.path = path
         self.dropped = 0
         self.reason = ""
         self._address = _address(path)
+        self._limit = backlog
+        self._backlog: deque[bytes] = deque()
+        self._lock = threading.Lock()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         self._socket.setblocking(False)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
 
     def send(self, payload: bytes) -> bool:
-        """Send now or drop (False): no peer, its queue is full, or more than `MAX_DATAGRAM`."""
-        if len(payload) > MAX_DATAGRAM:
-            return self._drop(f"{len(payload)} bytes, at most {MAX_DATAGRAM} fit")
-        try:
-            # By name each time, so that a restarted peer is found without a reconnect.
-            self._socket.sendto(payload, self._address)
-        except OSError as error:
-            return self._drop(error.strerror or str(error))
+        """Take a datagram or drop it (False): no peer, no room, or more than `MAX_DATAGRAM`."""
+        with self._lock:
+            if len(payload) > MAX_DATAGRAM:
+                self.reason = f"{len(payload)} bytes, at most {MAX_DATAGRAM} fit"
+                self.dropped += 1
+                return False
+            self._backlog.append(payload)
+            if self._push() or (self.reason == _BUSY and len(self._backlog) <= self._limit):
+                return True
+            # The newest goes, because the ones before it were promised.
+            self._backlog.pop()
+            self.dropped += 1
+            return False
+
+    def close(self, timeout_s: float = 0.5) -> None:
+        """Hand over what waits, then free the socket; later sends are dropped. May be repeated."""
+        deadline = time.monotonic() + timeout_s
+        while not self._flush() and self.reason == _BUSY and time.monotonic() < deadline:
+            time.sleep(0.002)
+        with self._lock:
+            self.dropped += len(self._backlog)
+            self._backlog.clear()
+            self._socket.close()
+
+    def _flush(self) -> bool:
+        with self._lock:
+            return self._push()
+
+    def _push(self) -> bool:
+        """Send what waits, oldest first; True when nothing is left."""
         self.reason = ""
+        while self._backlog:
+            try:
+                # By name each time, so that a restarted peer is found without a reconnect.
+                self._socket.sendto(self._backlog[0], self._address)
+            except BlockingIOError:
+                self.reason = _BUSY
+                return False
+            except OSError as error:
+                self.reason = error.strerror or str(error)
+                return False
+            self._backlog.popleft()
         return True
-
-    def close(self) -> None:
-        """Free the socket; later sends are dropped. May be called twice."""
-        self._socket.close()
-
-    def _drop(self, reason: str) -> bool:
-        self.dropped += 1
-        self.reason = reason
-        return False
 
     def __enter__(self) -> Sender:
         return self

@@ -44,11 +44,12 @@ def make_client(endpoint: Endpoint, settings: Settings, will: tuple[str, bytes] 
     return client
 
 
-def publish_properties(expiry_s: int | None) -> Properties:
+def publish_properties(expiry_s: int | None) -> Properties | None:
     """Of a message; `expiry_s` = how long the broker may keep it for a subscriber."""
+    if expiry_s is None:
+        return None
     properties = _properties(PacketTypes.PUBLISH)
-    if expiry_s is not None:
-        properties.MessageExpiryInterval = expiry_s
+    properties.MessageExpiryInterval = expiry_s
     return properties
 
 

@@ -207,7 +207,7 @@ class Connection:
 
     def _connected(
         self,
-        client: Client,
+        _client: Client,
         _data: object,
         flags: ConnectFlags,
         reason: ReasonCode,
@@ -217,9 +217,7 @@ class Connection:
             return self._end(refused(reason.value, str(reason), self._endpoint.where))
         # paho does not look at these: the broker's limits are ours to keep.
         limit = getattr(properties, "ReceiveMaximum", self._settings.in_flight)
-        in_flight = max(1, min(self._settings.in_flight, limit))
-        client.max_inflight_messages_set(in_flight)
-        self._window = asyncio.Semaphore(in_flight)
+        self._window = asyncio.Semaphore(min(self._settings.in_flight, limit))
         self._maximum_packet = getattr(properties, "MaximumPacketSize", 0)
         if not self._answered():
             self._answer.set_result(flags.session_present)

@@ -80,7 +80,10 @@ class ResultMessage(FrameResult, frozen=True, kw_only=True, tag="result"):
 
 
 class PipelineReport(Struct, frozen=True, kw_only=True, tag="pipeline"):
-    """`edgetrt.types.PipelineHealth`, as JSON; runtime -> agent, and inside `HealthMessage`."""
+    """`edgetrt.types.PipelineHealth`, as JSON; runtime -> agent, and inside `HealthMessage`.
+
+    `age_s` = how long ago the runtime said so; it grows when the runtime is gone.
+    """
 
     pipeline: str
     state: str
@@ -92,6 +95,7 @@ class PipelineReport(Struct, frozen=True, kw_only=True, tag="pipeline"):
     counters: Counters
     error: str = ""
     objects: float | None = None
+    age_s: float = 0.0
 
 
 class GrantMessage(Struct, frozen=True, kw_only=True, tag="grant"):

@@ -1,0 +1,75 @@
+"""Who this agent is: device, start, version, boot."""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgetrt import __version__
+from edgetrt.errors import ConfigError
+
+if TYPE_CHECKING:
+    from edgetrt.config import DeviceConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What every message of one run of the agent carries.
+
+    Attributes:
+        device: name of the device.
+        epoch: milliseconds since 1970 at the start of the agent, so it grows with every start.
+        version: of edgetrt.
+        boot: the kernel's id of this boot; empty where it does not tell.
+    """
+
+    device: str
+    epoch: int
+    version: str = __version__
+    boot: str = ""
+
+
+def identify(config: DeviceConfig, hostname: str | None = None) -> Identity:
+    """The identity of an agent that starts now.
+
+    Raises:
+        ConfigError: no name is configured, and the host's name has no usable character.
+    """
+    return Identity(
+        device=config.device or _device_of(socket.gethostname() if hostname is None else hostname),
+        epoch=time.time_ns() // 1_000_000,
+        boot=boot_id(),
+    )
+
+
+def boot_id(proc: Path = Path("/proc")) -> str:
+    """The kernel's id of this boot, which tells one monotonic clock from another."""
+    try:
+        return (proc / "sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def resident_bytes(proc: Path = Path("/proc")) -> int | None:
+    """Resident memory of this process; None where the system does not tell."""
+    try:
+        status = (proc / "self/status").read_text()
+    except OSError:
+        return None
+    found = re.search(r"^VmRSS:\s+(\d+) kB$", status, re.MULTILINE)
+    return int(found[1]) * 1024 if found else None
+
+
+def _device_of(hostname: str) -> str:
+    """`Jetson_Orin.local` -> `jetson-orin`."""
+    name = re.sub(r"[^a-z0-9]+", "-", hostname.split(".")[0].lower()).strip("-")[:63]
+    if not name:
+        raise ConfigError(
+            f"device: not set, and the host name {hostname!r} makes no name",
+            "Set `device` in agent.yaml: lower-case letters, digits and '-'.",
+        )
+    return name
