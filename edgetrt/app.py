@@ -6,16 +6,16 @@ Everything here opens, joins and starts; nothing decides.
 from __future__ import annotations
 
 import os
-import re
 import signal
-import socket
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from edgetrt import document
 from edgetrt.clock import SystemClock
-from edgetrt.config import BackendName, DeviceConfig, PipelineConfig
+from edgetrt.config import BackendName, BrokerConfig, DeviceConfig, PipelineConfig
 from edgetrt.errors import BackendError, ConfigError
 from edgetrt.types import Grant, Shape
 
@@ -43,14 +43,6 @@ def cache_dir() -> Path:
 def run_dir() -> Path:
     """Where the local link's sockets are."""
     return Path(os.environ.get("RUNTIME_DIRECTORY", "/run/edgetrt").split(":")[0])
-
-
-def device_name(device: DeviceConfig) -> str:
-    """The configured name, or the host's as far as it can be one."""
-    if device.device is not None:
-        return device.device
-    name = re.sub(r"[^a-z0-9-]+", "-", socket.gethostname().split(".")[0].lower()).strip("-")
-    return name[:63] or "device"
 
 
 # --- data plane -----------------------------------------------------------------------------------
@@ -264,6 +256,25 @@ def run_runtime(device: DeviceConfig, base: Path, sockets: Path, frames: int | N
                 pipeline, path.parent, sinks=lambda: [LinkSink(sender)]
             )
         return Service(supervisors, sender.send, inbox, SystemClock(), frames).run(stop)
+
+
+def run_agent(device: DeviceConfig, base: Path, sockets: Path) -> int:
+    """Be the agent process until a signal ends it; returns the exit code."""
+    from functools import partial
+
+    from edgetrt.agent import process
+    from edgetrt.mqtt import MqttTransport
+
+    broker = _beside(device.broker, base)
+    return process.run_agent(device, sockets / AGENT_SOCKET, partial(MqttTransport, broker))
+
+
+def _beside(broker: BrokerConfig, base: Path) -> BrokerConfig:
+    """Resolve the broker's files, which are relative to the config file."""
+    files = ("password_file", "ca_file", "cert_file", "key_file")
+    written = {name: getattr(broker, name) for name in files}
+    found = {name: str(document.beside(base, path)) for name, path in written.items() if path}
+    return msgspec.structs.replace(broker, **found)
 
 
 def stop_on_signals() -> threading.Event:
