@@ -23,9 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from edgetrt.engine.recipe import Recipe
-    from edgetrt.model.inspect import ModelSummary
     from edgetrt.ports import Backend, Sink, Source
-    from edgetrt.runtime.network import Network, Task
+    from edgetrt.runtime.network import Network
     from edgetrt.runtime.supervisor import Supervisor
     from edgetrt.sources.uri import SourceUri
 
@@ -86,51 +85,13 @@ def open_network(recipe: Recipe, backend: BackendName, threads: int, depth: int)
         BackendError: nothing here can run it.
     """
     from edgetrt.model import onnx_file
-    from edgetrt.model.inspect import summarize
-    from edgetrt.runtime.network import assemble
+    from edgetrt.runtime.reading import Reading
 
-    summary = summarize(recipe.model)
+    reading = Reading.of(recipe)
     digest = onnx_file.digest(recipe.model)
-    shapes = _image_shapes(summary)
-    chosen = pick_backend(backend, recipe.model, digest, threads, shapes)
-    session = chosen.load(recipe.model, threads, shapes)
-    labels = recipe.config.task.labels or summary.labels
-    return assemble(
-        session,
-        fingerprint=digest[:16],
-        backend=chosen.name,
-        labels=labels,
-        task=_task(recipe, summary, labels),
-        preprocess=recipe.config.preprocess,
-        depth=depth,
-    )
-
-
-def _task(recipe: Recipe, summary: ModelSummary, labels: tuple[str, ...]) -> Task:
-    from edgetrt.runtime.tasks.detect import Detector
-    from edgetrt.runtime.tasks.raw import Raw
-
-    wanted = recipe.config.task
-    kind = summary.task if wanted.kind == "auto" else wanted.kind
-    if kind == "detect":
-        return Detector(summary.outputs, labels, wanted)
-    if kind == "raw":
-        return Raw()
-    raise ConfigError(
-        f"{recipe.model}: its task is {kind!r}, which edgetrt does not decode yet",
-        "Set `task: {kind: raw}` to get the network's own tensors, or use a detection model.",
-    )
-
-
-def _image_shapes(summary: ModelSummary) -> dict[str, tuple[int, ...]] | None:
-    """Sizes for an input whose height and width are dynamic, from the exporter's metadata."""
-    if summary.image_size is None or len(summary.inputs) != 1:
-        return None
-    (spec,), (width, height) = summary.inputs, summary.image_size
-    if len(spec.shape) != 4 or -1 not in spec.shape[1:]:
-        return None
-    wish = (1, 3, height, width) if spec.shape[3] != 3 else (1, height, width, 3)
-    return {spec.name: tuple(w if n < 0 else n for w, n in zip(wish, spec.shape, strict=True))}
+    chosen = pick_backend(backend, recipe.model, digest, threads, reading.shapes)
+    session = chosen.load(recipe.model, threads, reading.shapes)
+    return reading.network(session, digest[:16], chosen.name, depth)
 
 
 def open_source(uri: SourceUri) -> Source:

@@ -91,8 +91,19 @@ class Gate:
     iou: float = 0.5
     labels: Sequence[str] = ()
 
-    def judge(self, reference: Sequence[Outputs], found: Sequence[Outputs]) -> Verdict:
-        """Compare outputs, one entry per frame.
+    def truth(self, reference: Sequence[Outputs]) -> list[Detections]:
+        """For `detect`: what counts as an object; decoded once for any number of judgements."""
+        if self.task != "detect":
+            return []
+        return [_above(self._boxes(frame), self.score) for frame in reference]
+
+    def judge(
+        self,
+        reference: Sequence[Outputs],
+        found: Sequence[Outputs],
+        truth: Sequence[Detections] | None = None,
+    ) -> Verdict:
+        """Compare outputs, one entry per frame; `truth` as made from the reference, when at hand.
 
         Raises:
             ModelError: no frames, other outputs than the reference's, or nothing in the frames to judge by.
@@ -110,13 +121,15 @@ class Gate:
             )
         if any(not np.isfinite(v).all() for frame in found for v in frame.values()):
             return Verdict(False, _MEASURES[self.task], 0.0, self.limit, detail={"finite": 0.0})
-        judges = {
-            "detect": self._detect,
-            "classify": self._classify,
-            "segment": self._segment,
-            "raw": self._raw,
-        }
+        if self.task == "detect":
+            return self._detect(self.truth(reference) if truth is None else truth, found)
+        judges = {"classify": self._classify, "segment": self._segment, "raw": self._raw}
         return judges[self.task](reference, found)
+
+    def _boxes(self, frame: Outputs) -> Detections:
+        if self.decode is None:
+            raise ModelError("accuracy: a detector is judged by its boxes, got no decode")
+        return self.decode(frame)
 
     def _verdict(
         self, value: float, per_class: Mapping[str, float], detail: Mapping[str, float]
@@ -124,15 +137,12 @@ class Gate:
         passed = 1.0 - value <= self.limit
         return Verdict(passed, _MEASURES[self.task], value, self.limit, per_class, detail)
 
-    def _detect(self, reference: Sequence[Outputs], found: Sequence[Outputs]) -> Verdict:
-        if self.decode is None:
-            raise ModelError("accuracy: a detector is judged by boxes, and no decode was given")
-        truth = [_above(self.decode(frame), self.score) for frame in reference]
-        result = average_precision([self.decode(frame) for frame in found], truth, self.iou)
+    def _detect(self, truth: Sequence[Detections], found: Sequence[Outputs]) -> Verdict:
+        result = average_precision([self._boxes(frame) for frame in found], truth, self.iou)
         if not result.truths:
             raise ModelError(
                 f"accuracy: the reference finds nothing of score {self.score} or more "
-                f"in {len(reference)} frames",
+                f"in {len(truth)} frames",
                 "Give frames that show what the network detects, or lower the task's score.",
             )
         detail = {"recall": result.recall, "objects": float(result.truths)}
@@ -180,6 +190,7 @@ class Scorer:
     ) -> None:
         self.gate, self._frames, self._threads = gate, frames, threads
         self._reference = self._run(reference)
+        self._truth = gate.truth(self._reference)
 
     def __call__(self, model: Path) -> float:
         """The agreement, 0..1."""
@@ -187,7 +198,7 @@ class Scorer:
 
     def verdict(self, model: Path) -> Verdict:
         """Run a network over the frames and judge it."""
-        return self.gate.judge(self._reference, self._run(model))
+        return self.gate.judge(self._reference, self._run(model), self._truth)
 
     def _run(self, model: Path) -> list[dict[str, NDArray[Any]]]:
         session = Reference(model, self._threads)

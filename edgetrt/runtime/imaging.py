@@ -39,7 +39,6 @@ def resize(source: Pixels, target: Pixels) -> None:
     if source.shape == target.shape:
         np.copyto(target, source)
         return
-    height, width = target.shape[:2]
     cv2 = _opencv()
     if cv2 is None:
         resize_with_pillow(source, target)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from edgetrt.errors import ModelError
 from edgetrt.runtime.preprocess import Preprocessor
 
 if TYPE_CHECKING:
@@ -78,15 +77,9 @@ def assemble(
     """Build the lanes over a session and its twins.
 
     Raises:
-        ModelError: the network does not take exactly one image.
+        ModelError: its input is no image.
     """
-    if len(session.inputs) != 1:
-        names = ", ".join(spec.name for spec in session.inputs)
-        raise ModelError(
-            f"the network takes {len(session.inputs)} inputs ({names}): expected one image",
-            "Fold the other inputs into the network as constants when you export it.",
-        )
-    spec = session.inputs[0]
+    (spec,) = session.inputs
     sessions = [session, *(session.twin() for _ in range(depth - 1))]
     lanes = tuple(Lane(s, Preprocessor(spec, s.buffers[spec.name], preprocess)) for s in sessions)
     return Network(fingerprint, backend, labels, lanes, task)

@@ -1,0 +1,138 @@
+"""How one network is read: what its file says, with the recipe's word on top."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from edgetrt.errors import ConfigError, ModelError
+from edgetrt.geometry import fit
+from edgetrt.model.inspect import summarize
+from edgetrt.runtime.network import Network, assemble
+from edgetrt.runtime.tasks.detect import Detector
+from edgetrt.runtime.tasks.raw import Raw
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from edgetrt.engine.recipe import Recipe
+    from edgetrt.model.inspect import ModelSummary
+    from edgetrt.ports import Session
+    from edgetrt.runtime.network import Task
+    from edgetrt.types import Detections, Shape, TensorSpec
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A recipe together with what the network's file says.
+
+    Args:
+        recipe: the network and the settings.
+        summary: of the file.
+    """
+
+    recipe: Recipe
+    summary: ModelSummary
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> Reading:
+        """Read the network's file, without its weights.
+
+        Raises:
+            ModelError: it is missing or damaged.
+        """
+        return cls(recipe, summarize(recipe.model))
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class names by index."""
+        return self.recipe.config.task.labels or self.summary.labels
+
+    @property
+    def kind(self) -> str:
+        """The task."""
+        wanted = self.recipe.config.task.kind
+        return (self.summary.task or "raw") if wanted == "auto" else wanted
+
+    @cached_property
+    def input(self) -> TensorSpec:
+        """The image input, with every dimension that is open set as the exporter's metadata says.
+
+        Raises:
+            ModelError: the network takes something else than one image.
+        """
+        if len(self.summary.inputs) != 1:
+            names = ", ".join(spec.name for spec in self.summary.inputs)
+            raise ModelError(
+                f"{self.recipe.model}: takes {len(self.summary.inputs)} inputs ({names}): "
+                "expected one image",
+                "Fold the other inputs into the network as constants when you export it.",
+            )
+        (spec,) = self.summary.inputs
+        if len(spec.shape) != 4 or -1 not in spec.shape:
+            return spec
+        width, height = self.summary.image_size or (-1, -1)
+        wish = (1, height, width, 3) if spec.shape[3] == 3 else (1, 3, height, width)
+        shape = tuple(w if n < 0 else n for w, n in zip(wish, spec.shape, strict=True))
+        if -1 in shape:
+            raise ModelError(
+                f"{self.recipe.model}: input {spec.name!r} has open dimensions {list(spec.shape)}, and "
+                "the file does not say which size it was made for",
+                "Export it with a fixed size, for example `yolo export format=onnx imgsz=640`.",
+            )
+        return replace(spec, shape=shape)
+
+    @property
+    def shapes(self) -> dict[str, Shape]:
+        """Sizes for `Backend.load`."""
+        return {self.input.name: self.input.shape}
+
+    def task(self, score: float | None = None) -> Task:
+        """What decodes the output; `score` instead of the recipe's limit.
+
+        Raises:
+            ConfigError: a task that is not decoded.
+            ModelError: outputs that are not the task's.
+        """
+        config = self.recipe.config.task
+        if self.kind == "detect":
+            limits = config if score is None else msgspec.structs.replace(config, score=score)
+            return Detector(self.summary.outputs, self.labels, limits)
+        if self.kind == "raw":
+            return Raw()
+        raise ConfigError(
+            f"{self.recipe.model}: its task is {self.kind!r}, which edgetrt does not decode yet",
+            "Set `task: {kind: raw}` to get the network's own tensors, or use a detection model.",
+        )
+
+    def boxes(self) -> Callable[[Mapping[str, NDArray[np.generic]]], Detections] | None:
+        """Decode boxes of every score in pixels of the input, for judging; None for other tasks."""
+        if self.kind != "detect":
+            return None
+        everything = Detector(
+            self.summary.outputs,
+            self.labels,
+            msgspec.structs.replace(self.recipe.config.task, score=0.001, only=None),
+        )
+        shape = self.input.shape
+        size = (shape[3], shape[2]) if shape[1] == 3 else (shape[2], shape[1])
+        whole = fit(size, size, "stretch")
+        return lambda tensors: everything.decode(tensors, whole, size)
+
+    def network(self, session: Session, fingerprint: str, backend: str, depth: int) -> Network:
+        """Join a loaded session with preprocessing and task."""
+        return assemble(
+            session,
+            fingerprint=fingerprint,
+            backend=backend,
+            labels=self.labels,
+            task=self.task(),
+            preprocess=self.recipe.config.preprocess,
+            depth=depth,
+        )
