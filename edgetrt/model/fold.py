@@ -6,6 +6,7 @@ be large has no value here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +23,12 @@ SMALL = 4096
 
 
 def evaluate(
-    node: Node, shapes: Mapping[str, Shape], values: Mapping[str, NDArray[np.generic]]
+    node: Node,
+    shapes: Mapping[str, Shape],
+    values: Mapping[str, NDArray[np.generic]],
+    limit: int = SMALL,
 ) -> NDArray[np.generic] | None:
-    """Value of the only output of a node, None when it is not one of the simple ones."""
+    """Value of a node's only output; None when it is no simple one, or over `limit` elements."""
     import numpy as np
 
     if len(node.outputs) != 1:
@@ -36,6 +40,11 @@ def evaluate(
         return np.asarray(shape[node.int("start", 0) : node.attributes.get("end")], np.int64)
     rule = _RULES.get(node.op)
     if rule is None or any(name and name not in values for name in node.inputs):
+        return None
+    size = (
+        math.prod(values[node.input(0)].tolist()) if node.op == "ConstantOfShape" else _made(node)
+    )
+    if size > limit:
         return None
     try:
         result = rule(node, [values.get(name) for name in node.inputs])
@@ -50,6 +59,11 @@ def evaluate(
     ):
         return None  # malformed or huge: unknown is always a safe answer
     return None if result is None else np.asarray(result)
+
+
+def _made(node: Node) -> int:
+    """Elements of a Constant, before they are decoded."""
+    return math.prod(node.attributes["value"].dims) if "value" in node.attributes else 0
 
 
 def _constant(node: Node, _: list[Any]) -> Any:
@@ -132,7 +146,7 @@ def _filled(node: Node, inputs: list[Any]) -> Any:
     from onnx import numpy_helper
 
     shape = inputs[0].tolist()
-    if any(dim < 0 for dim in shape) or np.prod(shape, dtype=np.float64) > SMALL:
+    if any(dim < 0 for dim in shape):
         return None
     value = node.attributes.get("value")
     fill = numpy_helper.to_array(value) if value is not None else np.zeros(1, np.float32)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _STANDARD_DOMAINS = ("", "ai.onnx")
+_WEIGHTS_ARE_NO_INPUTS = 4
 
 # TensorProto.DataType to numpy's name, https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
 _DTYPES = {
@@ -84,6 +85,7 @@ class Graph:
         outputs: value infos of the results.
         opset: version of ONNX's own operators.
         shell: the model without its graph: version, producer, metadata, functions.
+        declared: shapes of tensors inside, as the exporter wrote them.
     """
 
     nodes: tuple[Node, ...]
@@ -92,6 +94,7 @@ class Graph:
     outputs: tuple[onnx.ValueInfoProto, ...]
     opset: int
     shell: onnx.ModelProto
+    declared: tuple[onnx.ValueInfoProto, ...] = ()
 
     @classmethod
     def of(cls, model: onnx.ModelProto) -> Graph:
@@ -113,6 +116,7 @@ class Graph:
                 (item.version for item in model.opset_import if item.domain in _STANDARD_DOMAINS), 1
             ),
             shell=shell,
+            declared=tuple(model.graph.value_info),
         )
 
     def to_model(self, *, weights_over: int | None = None) -> onnx.ModelProto:
@@ -126,9 +130,12 @@ class Graph:
 
         model = onnx.ModelProto()
         model.CopyFrom(self.shell)
+        # Before version 4 every weight had to be an input as well.
+        model.ir_version = max(model.ir_version, _WEIGHTS_ARE_NO_INPUTS)
         model.graph.node.extend(_proto(node) for node in self.nodes)
         model.graph.input.extend(self.inputs)
         model.graph.output.extend(self.outputs)
+        model.graph.value_info.extend(self.declared)
         for name, tensor in self.weights.items():
             if weights_over is None or _count(tensor.dims) <= weights_over:
                 model.graph.initializer.append(tensor)
@@ -188,6 +195,10 @@ class Graph:
     ) -> Graph:
         """The same graph with other nodes, and with more weights."""
         return replace(self, nodes=tuple(nodes), weights={**self.weights, **(weights or {})})
+
+    def with_only(self, nodes: Iterable[Node], weights: Mapping[str, onnx.TensorProto]) -> Graph:
+        """The same graph with other nodes and other weights."""
+        return replace(self, nodes=tuple(nodes), weights=weights)
 
 
 def tensor_spec(value: onnx.ValueInfoProto) -> TensorSpec:

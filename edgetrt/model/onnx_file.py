@@ -66,14 +66,20 @@ def skim(path: Path) -> Skim:
     return Skim(_parse(path, light), frozenset(names))
 
 
-def load(path: Path) -> onnx.ModelProto:
-    """Parse the whole file; external data stays on the disk and is not looked at.
+def load(path: Path, *, external: bool = False) -> onnx.ModelProto:
+    """Parse the whole file; external data stays on the disk unless it is asked for.
 
     Raises:
-        ModelError: missing, empty, truncated, or not an ONNX file.
+        ModelError: missing, empty, truncated, or not an ONNX file; with `external` also when a file
+            of weights is missing, too short, or lies outside the model's folder.
     """
     skim(path)
-    return _parse(path, path.read_bytes())
+    model = _parse(path, path.read_bytes())
+    if external and external_files(model, path):
+        import onnx
+
+        onnx.load_external_data_for_model(model, str(path.resolve().parent))
+    return model
 
 
 def external_files(model: onnx.ModelProto, path: Path) -> tuple[Path, ...]:
