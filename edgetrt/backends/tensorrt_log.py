@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from edgetrt.engine.memory import says_out_of_memory
 from edgetrt.types import BuiltLayer
 
 if TYPE_CHECKING:
@@ -35,11 +36,6 @@ _REASONS = tuple(
     )
 )
 _NODE = re.compile(r"While parsing node number (?P<index>\d+) \[(?P<op>\w+)")
-_MEMORY = re.compile(
-    r"out of memory|OutOfMemory|NvMapMemAlloc\w* error 12|cudaErrorMemoryAllocation"
-    r"|Cuda failure: 2\b|MEM_ALLOC_FAILED|insufficient memory|std::bad_alloc",
-    re.IGNORECASE,
-)
 _STEPS = (
     (re.compile(r"Local timing cache in use|Global timing cache in use"), "timing kernels"),
     (re.compile(r"Graph optimization time|Applying generic optimizations"), "optimising the graph"),
@@ -84,7 +80,7 @@ def failed_nodes(lines: Iterable[LogLine]) -> dict[int, str]:
 def out_of_memory(lines: Iterable[LogLine]) -> bool:
     """True when a warning or error says that memory ran out."""
     return any(
-        line.severity in {"error", "warning"} and _MEMORY.search(line.text) for line in lines
+        line.severity in {"error", "warning"} and says_out_of_memory(line.text) for line in lines
     )
 
 

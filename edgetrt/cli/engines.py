@@ -41,9 +41,17 @@ def ls(cache: CacheOption = None, json: JsonOption = False) -> None:
     if not rows:
         out.print("No engines. `edgetrt deploy MODEL.onnx` makes one.")
         return
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("engine", "model", "toolchain", "precision", "size", "last used", "state")
+    table = Table(
+        Column("engine", min_width=12),
+        "model",
+        "toolchain",
+        "precision",
+        "size",
+        "last used",
+        "state",
+    )
     for row in rows:
         told = _row(row)
         table.add_row(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import subprocess
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 BUILDER = (sys.executable, "-m", "edgetrt.backends.build_process")
 StopReason = Literal["cancelled", "timeout", "memory"]
-_GRACE_S = 5.0
 _TICK_S = 0.1
 
 
@@ -47,12 +47,14 @@ class Limits:
 
     Attributes:
         timeout_s: after so long.
+        grace_s: how long it may take to stop by itself when asked to.
         floor_bytes: when less memory than this is free; 0 switches the guard off.
         available: gives the free memory, None when it is not known.
         oom_kills: gives the kernel's count of processes killed for memory.
     """
 
     timeout_s: float = 7200.0
+    grace_s: float = 5.0
     floor_bytes: int = 256 * memory.MIB
     available: Callable[[], int | None] = memory.available_bytes
     oom_kills: Callable[[], int | None] = memory.oom_kills
@@ -127,7 +129,8 @@ def build(
                 header = read_header(file.read(HEADER_SIZE), str(plan))
             return BuildResult(plan, header, run.built, tuple(run.log))
         said = _tail(stderr)
-    plan.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # what kept it from being written is told below
+        plan.unlink()
     if run.failed is not None and run.stop is None:
         raise reraise(run.failed)
     more = (limits.oom_kills() or 0) - (kills or 0)
@@ -166,6 +169,8 @@ def classify(death: Death) -> EngineBuildError:
     if death.status == -9:
         who = "the kernel killed it for memory" if death.oom_kills > 0 else "something killed it"
         return EngineBuildError(f"the build died{while_}: {who} (SIGKILL)", lower)
+    if memory.says_out_of_memory(death.said):
+        return EngineBuildError(f"the build ran out of memory{while_}{said}", lower)
     if death.status in {-11, -6, -7, -4}:
         name = {-11: "SIGSEGV", -6: "SIGABRT", -7: "SIGBUS", -4: "SIGILL"}[death.status]
         return EngineBuildError(
@@ -218,7 +223,7 @@ def _attend(
         _order(process, spec)
         guard = memory.MemoryGuard(limits.available, limits.floor_bytes, on_low)
         with guard:
-            _listen(process, pipe, run, on_progress, cancel, time.monotonic() + limits.timeout_s)
+            _listen(process, pipe, run, on_progress, cancel, limits)
             status = process.wait()
     return run, status
 
@@ -239,17 +244,17 @@ def _listen(
     run: _Run,
     on_progress: Callable[[Progress], None],
     cancel: threading.Event,
-    deadline: float,
+    limits: Limits,
 ) -> None:
     """Take events until the process closes its end; ask it to stop, then make it."""
-    last = float("inf")
+    deadline, last = time.monotonic() + limits.timeout_s, float("inf")
     for line in _lines(pipe):
         if line:
             _take(line, run, on_progress)
         now = time.monotonic()
         if run.stop is None and (cancel.is_set() or now > deadline):
             run.stop = "cancelled" if cancel.is_set() else "timeout"
-            last = now + _GRACE_S
+            last = now + limits.grace_s
             process.terminate()
         if now > last:
             process.kill()

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 MIB = 1 << 20
 _AVAILABLE = re.compile(r"^MemAvailable:\s+(\d+) kB$", re.MULTILINE)
 _OOM_KILLS = re.compile(r"^oom_kill (\d+)$", re.MULTILINE)
+_SAYS_SO = re.compile(
+    r"out of memory|OutOfMemory|NvMapMemAlloc.* error 12|cudaErrorMemoryAllocation"
+    r"|Cuda failure: 2\b|MEM_ALLOC_FAILED|insufficient memory|std::bad_alloc",
+    re.IGNORECASE,
+)
 
 # TensorRT's defaults for the DLA pools, upper bounds per loadable (NvInfer.h, MemoryPoolType).
 _DLA_SRAM = 1 * MIB
@@ -37,6 +42,11 @@ def available_bytes(root: Path = Path("/")) -> int | None:
 def oom_kills(root: Path = Path("/")) -> int | None:
     """How many processes the kernel has killed for memory since boot."""
     return _number(root / "proc/vmstat", _OOM_KILLS, 1)
+
+
+def says_out_of_memory(text: str) -> bool:
+    """True when a line of CUDA, TensorRT or the Jetson's memory driver says that memory ran out."""
+    return _SAYS_SO.search(text) is not None
 
 
 def floor_bytes(total: int | None) -> int:
