@@ -130,9 +130,10 @@ def open_sink(text: str, base: Path, *, live: bool) -> Sink:
     from edgetrt.sinks.video import VideoSink
 
     scheme, colon, rest = text.partition(":")
-    path = rest if rest == "-" else str(base / rest)
+    path = base / Path(rest).expanduser()
     if colon and rest and scheme == "jsonl":
-        return JsonlSink(path, encode=lambda result: wire.encode(wire.result_message(result)))
+        encode = lambda result: wire.encode(wire.result_message(result))  # noqa: E731
+        return JsonlSink(None if rest == "-" else path, encode)
     if colon and rest and scheme == "video":
         return VideoSink(path, block=not live)
     if colon and rest and scheme == "image":
