@@ -8,16 +8,17 @@ where it is.
 from __future__ import annotations
 
 import hashlib
+import mmap
+import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from edgetrt.errors import ModelError
+from edgetrt.model.wire_format import LENGTH_DELIMITED, Field, fields, tag
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import onnx
 
 # Field numbers of onnx.proto, https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
@@ -27,8 +28,6 @@ _GRAPH_NODE, _GRAPH_INITIALIZER = 1, 5
 _GRAPH_BULKY = (_GRAPH_NODE, _GRAPH_INITIALIZER, 13, 14, 15)  # value_info, quantization, sparse
 _TENSOR_NAME = 8
 
-_VARINT, _I64, _LEN, _I32 = 0, 1, 2, 5
-_HEAD_BYTES = 20  # a tag and a length, ten bytes each at most
 _CHUNK_BYTES = 1 << 20
 
 _EXPORT_HINT = "export the network to ONNX first, for example with torch.onnx.export"
@@ -57,9 +56,11 @@ def skim(path: Path) -> Skim:
     """
     try:
         with path.open("rb") as file:
-            size = _size(path, file)
-            light, names = _light_parts(file, size)
-    except _FramingError as error:
+            if not os.fstat(file.fileno()).st_size:
+                raise ModelError(f"{path}: is empty, expected an ONNX network", _FETCH_HINT)
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                light, names = _light_parts(data)
+    except ValueError as error:  # the protobuf frames do not fit together
         raise _unreadable(path, str(error)) from error
     except OSError as error:
         raise _unopenable(path, error) from error
@@ -115,99 +116,30 @@ def digest(path: Path, extra: tuple[Path, ...] = ()) -> str:
     return state.hexdigest()
 
 
-class _FramingError(Exception):
-    """The bytes are no protobuf message, or only the beginning of one."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Field:
-    number: int
-    kind: int
-    start: int  # of tag
-    body: int
-    end: int
-
-
-def _fields(file: IO[bytes], position: int, end: int) -> Iterator[_Field]:
-    """Fields of the message in [position, end); bodies are not read."""
-    while position < end:
-        file.seek(position)
-        head = file.read(min(_HEAD_BYTES, end - position))
-        tag, used = _varint(head, 0, position)
-        kind, body = tag & 7, position + used
-        if kind == _VARINT:
-            stop = position + _varint(head, used, position)[1]
-        elif kind == _LEN:
-            length, used = _varint(head, used, position)
-            body = position + used
-            stop = body + length
-        elif kind in (_I64, _I32):
-            stop = body + (8 if kind == _I64 else 4)
-        else:
-            raise _FramingError(f"no protobuf field at byte {position}")
-        if tag >> 3 == 0:
-            raise _FramingError(f"no protobuf field at byte {position}")
-        if stop > end:
-            raise _FramingError(
-                f"cut off: byte {position} announces data up to byte {stop} of {end}"
-            )
-        yield _Field(tag >> 3, kind, position, body, stop)
-        position = stop
-
-
-def _varint(data: bytes, index: int, position: int) -> tuple[int, int]:
-    """Decode a base-128 number; returns it and the index after it."""
-    value = 0
-    for shift in range(0, 70, 7):
-        if index >= len(data):
-            raise _FramingError(f"cut off in the middle of byte {position + index}")
-        byte = data[index]
-        index += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, index
-    raise _FramingError(f"no protobuf number at byte {position}")
-
-
-def _light_parts(file: IO[bytes], size: int) -> tuple[bytes, list[str]]:
+def _light_parts(data: mmap.mmap) -> tuple[bytes, list[str]]:
     """Bytes of the model without bulky fields, and the names of its weights."""
     kept = bytearray()
     names: list[str] = []
-    for field in _fields(file, 0, size):
-        if field.number == _MODEL_GRAPH and field.kind == _LEN:
-            graph = b""
-            for part in _fields(file, field.body, field.end):
+    for field in fields(data, 0, len(data)):
+        if field.number == _MODEL_GRAPH and field.wire == LENGTH_DELIMITED:
+            graph = bytearray()
+            for part in fields(data, field.begin, field.end):
                 if part.number == _GRAPH_INITIALIZER:
-                    names.extend(_tensor_names(file, part))
-                if part.number not in _GRAPH_BULKY:
-                    graph += _bytes(file, part.start, part.end)
-            kept += _tagged(_MODEL_GRAPH, graph)
+                    names += _tensor_names(data, part)
+                elif part.number not in _GRAPH_BULKY:
+                    graph += data[part.start : part.end]
+            kept += tag(_MODEL_GRAPH, len(graph)) + graph
         elif field.number != _MODEL_FUNCTIONS:
-            kept += _bytes(file, field.start, field.end)
+            kept += data[field.start : field.end]
     return bytes(kept), names
 
 
-def _tensor_names(file: IO[bytes], tensor: _Field) -> list[str]:
+def _tensor_names(data: mmap.mmap, tensor: Field) -> list[str]:
     return [
-        _bytes(file, field.body, field.end).decode("utf-8", "replace")
-        for field in _fields(file, tensor.body, tensor.end)
-        if field.number == _TENSOR_NAME and field.kind == _LEN
+        data[field.begin : field.end].decode("utf-8", "replace")
+        for field in fields(data, tensor.begin, tensor.end)
+        if field.number == _TENSOR_NAME and field.wire == LENGTH_DELIMITED
     ]
-
-
-def _bytes(file: IO[bytes], start: int, end: int) -> bytes:
-    file.seek(start)
-    return file.read(end - start)
-
-
-def _tagged(number: int, body: bytes) -> bytes:
-    """A length-delimited field."""
-    length, prefix = len(body), bytearray([number << 3 | _LEN])
-    while length >= 0x80:
-        prefix.append(length & 0x7F | 0x80)
-        length >>= 7
-    prefix.append(length)
-    return bytes(prefix) + body
 
 
 def _parse(path: Path, data: bytes) -> onnx.ModelProto:
@@ -222,13 +154,6 @@ def _parse(path: Path, data: bytes) -> onnx.ModelProto:
     if not model.ir_version or not model.HasField("graph") or not model.graph.output:
         raise _unreadable(path, "no ONNX graph with outputs inside")
     return model
-
-
-def _size(path: Path, file: IO[bytes]) -> int:
-    size = file.seek(0, 2)
-    if size == 0:
-        raise ModelError(f"{path}: the file is empty, expected an ONNX network", _FETCH_HINT)
-    return size
 
 
 def _unopenable(path: Path, error: OSError) -> ModelError:

@@ -51,7 +51,8 @@ def _remember(edit: Edit, node: Node, twins: dict[str, tuple[str, Shape]]) -> No
 
 def _twin(edit: Edit, node: Node, twins: dict[str, tuple[str, Shape]]) -> bool:
     """Write a node once more on the twin of its input, and the flat result from that."""
-    if node.input(0) not in twins or len(node.outputs) != 1:
+    unread = [name for name in node.outputs[1:] if name not in edit.graph.consumers]
+    if node.input(0) not in twins or len(unread) != len(node.outputs) - 1:
         return False
     tensor, shape = twins[node.input(0)]
     if node.op in ("Gemm", "MatMul"):
@@ -68,7 +69,7 @@ def _twin(edit: Edit, node: Node, twins: dict[str, tuple[str, Shape]]) -> bool:
     if made is None:
         return False
     twins[node.outputs[0]] = made
-    edit.emit("Flatten", (made[0],), node.name, outputs=node.outputs, axis=1)
+    edit.emit("Flatten", (made[0],), node.name, outputs=node.outputs[:1], axis=1)
     return True
 
 

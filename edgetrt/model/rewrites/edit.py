@@ -81,14 +81,16 @@ class Edit:
         return shape if shape is not None and min(shape, default=1) >= 0 else None
 
     def weight(self, name: str) -> NDArray[Any] | None:
-        """Values of a weight, whether an initializer or made by a constant node of any size."""
+        """Values of a constant of any size, whether a weight or computed from weights."""
         known = self.shapes.values.get(name)
         if known is None:
             known = self.graph.weight(name)
         maker = self.graph.producers.get(name)
-        if known is None and maker is not None and maker.op in ("Constant", "ConstantOfShape"):
-            return evaluate(maker, self.shapes.shapes, self.shapes.values, limit=_LARGEST)
-        return known
+        if known is not None or maker is None or name not in self.shapes.constant:
+            return known
+        made = {source: self.weight(source) for source in maker.inputs if source}
+        values = {source: array for source, array in made.items() if array is not None}
+        return evaluate(maker, self.shapes.shapes, values, limit=_LARGEST)
 
     def only_reader(self, name: str) -> Node | None:
         """The node that alone reads a tensor which is no output of the network."""
