@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from edgetrt import __version__
-from edgetrt.cli import agent, demo, doctor, inspect, run, runtime, up
+from edgetrt.cli import agent, check, demo, doctor, engines, inspect, run, runtime, up
 from edgetrt.cli.output import err, print_error
 from edgetrt.errors import EdgetrtError
 
@@ -26,6 +26,7 @@ app = typer.Typer(
 for command in (
     run.run,
     inspect.inspect,
+    check.check,
     doctor.doctor,
     demo.demo,
     up.up,
@@ -33,6 +34,7 @@ for command in (
     runtime.runtime,
 ):
     app.command()(command)
+app.add_typer(engines.app, name="engines")
 
 
 def _version(wanted: bool) -> None:

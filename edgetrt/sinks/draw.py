@@ -65,9 +65,10 @@ def _box(draw: ImageDraw.ImageDraw, font: Any, unit: int, result: Result, i: int
     text = f"{name} {found.scores[i]:.2f}"
     x0, y0, x1, y1 = draw.textbbox((0, 0), text, font=font)
     width, height = x1 - x0 + 2 * unit, y1 - y0 + 2 * unit
+    x = max(0.0, min(left, result.frame.size[0] - width))  # the label stays inside the picture
     y = top - height if top >= height else top
-    draw.rectangle((left, y, left + width, y + height), fill=(*tint, 210))
-    draw.text((left + unit - x0, y + unit - y0), text, fill=(0, 0, 0), font=font)
+    draw.rectangle((x, y, x + width, y + height), fill=(*tint, 210))
+    draw.text((x + unit - x0, y + unit - y0), text, fill=(0, 0, 0), font=font)
 
 
 def _headline(draw: ImageDraw.ImageDraw, font: Any, unit: int, text: str) -> None:

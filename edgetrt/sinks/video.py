@@ -1,4 +1,4 @@
-"""An annotated video. Drawing and encoding happen in a thread, so that the pipeline does not wait for them."""
+"""An annotated video, drawn and encoded in a thread, so that the pipeline does not wait for it."""
 
 from __future__ import annotations
 
