@@ -104,9 +104,7 @@ class CudaError(BackendError):
             helps. Whoever sees it ends the process, for systemd to start it again.
     """
 
-    def __init__(
-        self, message: str, hint: str = "", status: str = "", fatal: bool = False
-    ) -> None:
+    def __init__(self, message: str, hint: str = "", status: str = "", fatal: bool = False) -> None:
         super().__init__(message, hint)
         self.status = status
         self.fatal = fatal

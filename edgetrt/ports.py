@@ -133,8 +133,8 @@ class Device(Protocol):
     def stream(self, priority: int = 0) -> Stream:
         """Open a stream that does not wait for the default one; lower priorities go first."""
 
-    def event(self, *, timing: bool = False) -> Event:
-        """An event; waiting for it sleeps, and does not spin."""
+    def event(self, *, timing: bool = False, spin: bool = False) -> Event:
+        """Make an event; waiting for it sleeps, or spins for a quicker answer at a core's cost."""
 
     def module(self, image: bytes) -> Module:
         """Load compiled kernels (a cubin, or PTX)."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetrt.errors import CudaError, EdgetrtError, InferenceError
+from edgetrt.errors import (
+    CudaError,
+    EdgetrtError,
+    InferenceError,
+    NotConnectedError,
+    TransportError,
+)
 from edgetrt.ports import EndOfStream
-from edgetrt.types import DeviceInfo, Frame, Result, Shape, TensorSpec
+from edgetrt.types import ConnectionState, DeviceInfo, Frame, Result, Shape, TensorSpec
 
 Compute = Callable[[Mapping[str, NDArray[Any]]], Mapping[str, NDArray[Any]]]
 
@@ -251,7 +258,7 @@ class FakeDevice:
         self.check("stream")
         return FakeStream(self)
 
-    def event(self, *, timing: bool = False) -> FakeEvent:
+    def event(self, *, timing: bool = False, spin: bool = False) -> FakeEvent:
         self.check("event")
         return FakeEvent(self)
 
@@ -409,3 +416,98 @@ class FakeLaunch:
     def enqueue(self, stream: FakeStream) -> None:
         grid, block, arguments = self._arguments
         stream.add(lambda: self._function(arguments, grid, block))
+
+
+class FakeTransport:
+    """A connection to a broker that lives in memory.
+
+    Args:
+        online: connected as soon as it is entered.
+        refuse: topics that the broker does not let us publish to.
+
+    Attributes:
+        published: topic, payload and retain of what was acknowledged, in order.
+        waiting: messages that were sent while `hold` was set; acknowledged by `release`.
+        hold: the broker acknowledges nothing for now.
+    """
+
+    def __init__(self, online: bool = True, refuse: tuple[str, ...] = ()) -> None:
+        self.published: list[tuple[str, bytes, bool]] = []
+        self.waiting: list[asyncio.Future[None]] = []
+        self.hold = False
+        self._online = online
+        self._refuse = refuse
+        self._state = ConnectionState(False, "not connected yet")
+        self._watchers: list[asyncio.Queue[ConnectionState]] = []
+        self._inbox: asyncio.Queue[FakeMessage] = asyncio.Queue()
+
+    @property
+    def state(self) -> ConnectionState:
+        return self._state
+
+    async def __aenter__(self) -> FakeTransport:
+        if self._online:
+            self.go_online()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self.go_offline("closed")
+
+    def go_online(self) -> None:
+        self._tell(ConnectionState(True))
+
+    def go_offline(self, reason: str = "connection lost") -> None:
+        self._tell(ConnectionState(False, reason))
+        for answer in self.waiting:
+            if not answer.done():
+                answer.set_exception(NotConnectedError(reason))
+        self.waiting.clear()
+
+    def release(self) -> None:
+        """Acknowledge what waits, and what comes."""
+        self.hold = False
+        for answer in self.waiting:
+            if not answer.done():
+                answer.set_result(None)
+        self.waiting.clear()
+
+    def deliver(self, topic: str, payload: bytes) -> None:
+        self._inbox.put_nowait(FakeMessage(topic, payload))
+
+    async def publish(
+        self, topic: str, payload: bytes, *, retain: bool = False, expiry_s: int | None = None
+    ) -> None:
+        if not self._state.connected:
+            raise NotConnectedError(f"publish to {topic}: {self._state.reason}")
+        if topic in self._refuse:
+            raise TransportError(f"publish to {topic}: the broker refused it")
+        if self.hold:
+            answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self.waiting.append(answer)
+            await answer
+        self.published.append((topic, payload, retain))
+
+    async def messages(self) -> AsyncIterator[FakeMessage]:
+        while True:
+            yield await self._inbox.get()
+
+    async def states(self) -> AsyncIterator[ConnectionState]:
+        changes: asyncio.Queue[ConnectionState] = asyncio.Queue()
+        changes.put_nowait(self._state)
+        self._watchers.append(changes)
+        while True:
+            yield await changes.get()
+
+    def _tell(self, state: ConnectionState) -> None:
+        if state != self._state:
+            self._state = state
+            for watcher in self._watchers:
+                watcher.put_nowait(state)
+
+
+class FakeMessage:
+    """A message from a `FakeTransport`."""
+
+    def __init__(self, topic: str, payload: bytes) -> None:
+        self.topic = topic
+        self.payload = payload

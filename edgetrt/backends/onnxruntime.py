@@ -40,7 +40,10 @@ class OnnxRuntimeBackend:
     """Loads ONNX files into ONNX Runtime sessions.
 
     Args:
-        spin: let waiting worker threads spin. Measured: `scripts/bench pipeline --compare-spin`.
+        spin_us: how long a worker thread without work spins before it sleeps; None = as long as the
+            library does. Twenty microseconds bridge the gap between two operators and no more: as
+            fast as spinning on when the cores are ours, and half the time when others want them
+            (docs/measurements/pipeline.md). Versions that do not know the setting spin on.
 
     Raises:
         BackendError: ONNX Runtime is not installed.
@@ -48,12 +51,12 @@ class OnnxRuntimeBackend:
 
     name = "onnxruntime"
 
-    def __init__(self, spin: bool = True) -> None:
+    def __init__(self, spin_us: int | None = 20) -> None:
         if find_spec("onnxruntime") is None:
             raise BackendError(
                 "onnxruntime: not installed", "Install it: pip install onnxruntime (1.17 or newer)."
             )
-        self._spin = spin
+        self._spin_us = spin_us
 
     @property
     def version(self) -> str:
@@ -76,7 +79,10 @@ class OnnxRuntimeBackend:
         options.inter_op_num_threads = 1
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
         options.log_severity_level = _FATAL
-        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(self._spin)))
+        if self._spin_us is not None:
+            spins, lasts = "session.intra_op.allow_spinning", "session.intra_op.spin_duration_us"
+            options.add_session_config_entry(spins, str(int(self._spin_us > 0)))
+            options.add_session_config_entry(lasts, str(self._spin_us))
         try:
             engine = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
         except _errors() as error:

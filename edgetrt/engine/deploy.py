@@ -309,7 +309,9 @@ def _advice(choice: Choice, placement: Placement | None, frames: Frames | None) 
             "No frames, so nothing lower than FP32 could be judged: add --calib FOLDER or --source URI."
         )
     elif len(frames) < JUDGED:
-        advice.append(f"Only {len(frames)} frames: 100 to 500 varied ones judge and calibrate better.")
+        advice.append(
+            f"Only {len(frames)} frames: 100 to 500 varied ones judge and calibrate better."
+        )
     if choice.taken.everything is not None and choice.taken.kept:
         advice.append(
             f"{len(choice.taken.kept)} layers stay in floating point; with every layer in INT8 the "

@@ -90,10 +90,10 @@ class CudaPythonDevice:
         handle = call("opening a stream", self._cu.cuStreamCreateWithPriority, flag, cut)
         return CudaStream(self._cu, handle)
 
-    def event(self, *, timing: bool = False) -> CudaEvent:
-        """Make an event whose waiters sleep."""
+    def event(self, *, timing: bool = False, spin: bool = False) -> CudaEvent:
+        """Make an event whose waiters sleep or spin."""
         kinds = self._cu.CUevent_flags
-        flags = int(kinds.CU_EVENT_BLOCKING_SYNC)
+        flags = 0 if spin else int(kinds.CU_EVENT_BLOCKING_SYNC)
         flags |= 0 if timing else int(kinds.CU_EVENT_DISABLE_TIMING)
         return CudaEvent(self._cu, call("making an event", self._cu.cuEventCreate, flags))
 

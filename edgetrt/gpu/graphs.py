@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgetrt.errors import CudaError, EdgetrtError
+from edgetrt.errors import CudaError
 from edgetrt.gpu import bindings
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def capture(handle: int, enqueue: Callable[[], None]) -> CapturedGraph:
     bindings.call("starting a capture", driver.cuStreamBeginCapture, stream, mode)
     try:
         enqueue()
-    except EdgetrtError:
+    except BaseException:
         _abandon(driver, stream)
         raise
     graph = bindings.call("ending a capture", driver.cuStreamEndCapture, stream)

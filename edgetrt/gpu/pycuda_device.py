@@ -104,10 +104,11 @@ class PyCudaDevice:
         with _told(self._cu, "opening a stream"):
             return PyCudaStream(self._cu, self._cu.Stream(1))
 
-    def event(self, *, timing: bool = False) -> PyCudaEvent:
-        """Make an event whose waiters sleep."""
+    def event(self, *, timing: bool = False, spin: bool = False) -> PyCudaEvent:
+        """Make an event whose waiters sleep or spin."""
         kinds = self._cu.event_flags
-        flags = kinds.BLOCKING_SYNC | (0 if timing else kinds.DISABLE_TIMING)
+        flags = int(0 if spin else kinds.BLOCKING_SYNC)
+        flags |= int(0 if timing else kinds.DISABLE_TIMING)
         with _told(self._cu, "making an event"):
             return PyCudaEvent(self._cu, self._cu.Event(flags))
 

@@ -14,7 +14,7 @@ from paho.mqtt.enums import MQTTErrorCode
 from edgetrt.errors import NotConnectedError, TransportError
 from edgetrt.mqtt.client import make_client, publish_properties
 from edgetrt.mqtt.opening import in_thread
-from edgetrt.mqtt.reasons import dropped, refused, unreachable
+from edgetrt.mqtt.reasons import cut_short, dropped, refused, unreachable
 from edgetrt.wire import QOS
 
 if TYPE_CHECKING:
@@ -232,7 +232,9 @@ class Connection:
         _properties: Properties | None,
     ) -> None:
         by_broker = flags.is_disconnect_packet_from_server
-        self._end(dropped(reason.value, str(reason), by_broker, self._endpoint.where))
+        if not self._answered() and not by_broker:
+            return self._end(cut_short(self._endpoint.where))
+        return self._end(dropped(reason.value, str(reason), by_broker, self._endpoint.where))
 
     def _published(
         self, _client: Client, _data: object, mid: int, reason: ReasonCode, _properties: Properties

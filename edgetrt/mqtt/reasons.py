@@ -39,10 +39,20 @@ def unreachable(error: OSError | ValueError, where: str) -> TransportError:
             f"broker {where}: no TLS connection: {error.reason or error}",
             "Does this port speak TLS, and does the broker accept our certificate?",
         )
+    if isinstance(error, ConnectionError):
+        return cut_short(where)
     if isinstance(error, TimeoutError):
         return TransportError(f"broker {where}: no answer", "Check the network and the firewall.")
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return TransportError(f"broker {where}: cannot be reached: {text}")
+
+
+def cut_short(where: str) -> TransportError:
+    """Explain a connection that ended before the broker answered."""
+    return TransportError(
+        f"broker {where}: closed the connection before it answered",
+        "Is this the broker's port, and does it speak TLS exactly when `broker.tls` says so?",
+    )
 
 
 def refused(code: int, name: str, where: str) -> TransportError:

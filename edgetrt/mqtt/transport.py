@@ -90,6 +90,8 @@ class MqttTransport:
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.wait([self._keeper])
+            reason = f"broker {self._endpoint.where}: disconnected"
+            self._tell(ConnectionState(False, reason), logging.INFO)
 
     async def publish(
         self, topic: str, payload: bytes, *, retain: bool = False, expiry_s: int | None = None
@@ -144,7 +146,7 @@ class MqttTransport:
             self._subscribed = True
         self._connection = connection
         since = asyncio.get_running_loop().time()
-        self._tell(ConnectionState(True))
+        self._tell(ConnectionState(True), logging.INFO)
         try:
             raise await asyncio.shield(connection.lost)
         finally:
@@ -157,15 +159,12 @@ class MqttTransport:
             # Not acknowledged: the broker sends it again with the next connection.
             self.overrun += 1
 
-    def _tell(self, state: ConnectionState) -> None:
+    def _tell(self, state: ConnectionState, level: int = logging.WARNING) -> None:
         """Log and hand on a change; the same reason again is none."""
         if state == self._state:
             return
         self._state = state
-        if state.connected:
-            _log.info("broker %s: connected", self._endpoint.where)
-        else:
-            _log.warning("%s", state.reason)
+        _log.log(level, "%s", state.reason or f"broker {self._endpoint.where}: connected")
         for watcher in self._watchers:
             watcher.put_nowait(state)
 
