@@ -114,7 +114,7 @@ def run(frames: int, scale: Scale, *, live: bool) -> Counters:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tiny.onnx"
         path.write_bytes(tiny_detector())
-        over = spoiled(network(path, 1, 2, spin=False))
+        over = spoiled(network(path, 1, 2))
     pipeline = Pipeline(
         name="memory",
         source=source,

@@ -25,9 +25,11 @@ from edgetrt.types import Grant, Result
 from scripts.benchmarks.footage import Last, Picture, Reel, shot
 
 
-def network(model: Path, threads: int, depth: int, *, spin: bool | None = None) -> Network:
-    """The network as the composition root would assemble it; `spin` None = the backend's default."""
-    backend = OnnxRuntimeBackend() if spin is None else OnnxRuntimeBackend(spin=spin)
+def network(
+    model: Path, threads: int, depth: int, backend: OnnxRuntimeBackend | None = None
+) -> Network:
+    """The network as the composition root would assemble it."""
+    backend = backend or OnnxRuntimeBackend()
     summary = summarize(model)
     return assemble(
         backend.load(model, threads),

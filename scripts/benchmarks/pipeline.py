@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgetrt.backends.onnxruntime import OnnxRuntimeBackend
 from scripts.benchmarks.figures import Figure, paired_ratio, report
 from scripts.benchmarks.footage import Picture, pictures
 from scripts.benchmarks.hand import HandLoop
@@ -136,12 +137,10 @@ def _peer(peer: Peer, begin: int, count: int) -> list[tuple[float, float]]:
 
 def compare(runners: dict[str, Runner], blocks: int, frames: int) -> None:
     """Run all blocks; the first round only warms up."""
-    names = list(runners)
-    for round_ in range(-1, blocks):
-        turn = round_ % len(names)
-        for name in names[turn:] + names[:turn]:
-            runners[name].block((round_ + 1) * (frames + 1), frames)
-        if round_ < 0:
+    for number, names in enumerate(_rounds(list(runners), blocks + 1)):
+        for name in names:
+            runners[name].block(number * (frames + 1), frames)
+        if number == 0:
             for runner in runners.values():
                 runner.total_ms.clear()
                 runner.outside_ms.clear()
@@ -181,10 +180,8 @@ def overlap_figures(wishes: argparse.Namespace, shots: list[Picture]) -> Iterato
             "rest": lambda: rest.seconds(count),
             "both": lambda: both.seconds(count),
         }
-        names = list(runs)
-        for round_ in range(max(5, wishes.blocks // 8)):
-            turn = round_ % len(names)
-            for name in names[turn:] + names[:turn]:
+        for names in _rounds(list(runs), max(5, wishes.blocks // 8)):
+            for name in names:
                 seconds[name].append(runs[name]())
     alone.close()
     slower = [max(pair) for pair in zip(seconds["infer"], seconds["rest"], strict=True)]
@@ -206,25 +203,35 @@ def overlap_figures(wishes: argparse.Namespace, shots: list[Picture]) -> Iterato
 
 
 def spin_figures(wishes: argparse.Namespace, shots: list[Picture]) -> Iterator[Figure]:
-    """What ONNX Runtime's spinning worker threads cost or save, with frames overlapped and not."""
+    """What spinning worker threads cost and save: as the library does, as we do, and not at all."""
+    kinds = {
+        "library": OnnxRuntimeBackend(spin_us=None),
+        "ours": OnnxRuntimeBackend(),
+        "none": OnnxRuntimeBackend(spin_us=0),
+    }
     for depth in (1, 2):
-        seconds: dict[bool, list[float]] = {False: [], True: []}
+        times: dict[str, list[float]] = {name: [] for name in kinds}
         with ExitStack() as stack:
             runs = {
-                spin: stack.enter_context(
-                    Ours(network(wishes.model, wishes.threads, depth, spin=spin), shots)
+                name: stack.enter_context(
+                    Ours(network(wishes.model, wishes.threads, depth, backend), shots)
                 )
-                for spin in seconds
+                for name, backend in kinds.items()
             }
-            for round_ in range(max(6, wishes.blocks // 4)):
-                for spin in (False, True) if round_ % 2 else (True, False):
-                    runs[spin].seconds(1)
-                    seconds[spin].append(runs[spin].seconds(15))
-        for spin, word in ((False, "sleep"), (True, "spin")):
-            value = statistics.median(seconds[spin]) / 15 * 1e3
-            yield Figure(f"depth{depth}_{word}_ms", value, "ms", note="per frame")
-        ratio = paired_ratio(seconds[True], seconds[False])
-        yield Figure(f"depth{depth}_spin_over_sleep", ratio)
+            for names in _rounds(list(kinds), max(6, wishes.blocks // 2)):
+                for name in names:
+                    runs[name].seconds(1)
+                    times[name].append(runs[name].seconds(8) / 8 * 1e3)
+        for name, taken in times.items():
+            quiet, typical = statistics.quantiles(taken, n=10)[0], statistics.median(taken)
+            yield Figure(f"depth{depth}_spin_{name}_ms", typical, "ms", note=f"p10 {quiet:.2f}")
+
+
+def _rounds(names: list[str], count: int) -> Iterator[list[str]]:
+    """The names `count` times, each time another one first."""
+    for number in range(count):
+        turn = number % len(names)
+        yield names[turn:] + names[:turn]
 
 
 def _seconds(call: Callable[[], Any], count: int) -> float:
