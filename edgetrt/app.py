@@ -160,24 +160,40 @@ def supervisor(
         sinks: makes those that come besides the settings' own.
     """
     from edgetrt.engine import recipe as recipes
-    from edgetrt.runtime.meter import Meter
-    from edgetrt.runtime.supervisor import Supervisor
     from edgetrt.sources import uri as uris
 
     recipe = recipes.for_pipeline(pipeline, base)
     uri = source or uris.parse(pipeline.source, base)
     live = uri.scheme.startswith("rtsp") or "rate_hz" in uri.options or "realtime" in uri.options
+    return join(
+        pipeline.name,
+        lambda: open_source(uri),
+        lambda: open_network(recipe, pipeline.backend, pipeline.threads, pipeline.depth),
+        [*(open_sink(text, base, live=live) for text in pipeline.sinks), *sinks()],
+        Grant(pipeline.rate_hz),
+    )
+
+
+def join(
+    name: str,
+    source: Callable[[], Source],
+    network: Callable[[], Network],
+    sinks: Sequence[Sink] = (),
+    grant: Grant = Grant(),  # noqa: B008 - it is frozen
+) -> Supervisor:
+    """Make the supervisor of a pipeline from what opens its parts."""
+    from edgetrt.runtime.meter import Meter
+    from edgetrt.runtime.supervisor import Supervisor
+
     clock = SystemClock()
     return Supervisor(
-        name=pipeline.name,
-        open_source=lambda: open_source(uri),
-        open_network=lambda: open_network(
-            recipe, pipeline.backend, pipeline.threads, pipeline.depth
-        ),
-        sinks=[*(open_sink(text, base, live=live) for text in pipeline.sinks), *sinks()],
-        meter=Meter(pipeline.name, clock),
+        name=name,
+        open_source=source,
+        open_network=network,
+        sinks=sinks,
+        meter=Meter(name, clock),
         clock=clock,
-        grant=Grant(pipeline.rate_hz),
+        grant=grant,
     )
 
 

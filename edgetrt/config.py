@@ -64,13 +64,18 @@ class AccuracyConfig(Struct, frozen=True):
 
 
 class RecipeConfig(Struct, frozen=True):
-    """`engines/<name>/recipe.yaml`: how to make one engine from one network."""
+    """`engines/<name>/recipe.yaml`: how to make one engine from one network.
+
+    `dla` is the DLA core to build for; less than `dla_coverage` of the work fitting it is refused, and
+    with `strict` so is any compute layer that stays on the GPU.
+    """
 
     model: str
     task: TaskConfig = TaskConfig()
     preprocess: PreprocessConfig = PreprocessConfig()
     precision: Literal["auto", "fp32", "fp16", "int8"] = "auto"
     dla: Annotated[int, msgspec.Meta(ge=0, le=1)] | None = None
+    dla_coverage: Unit = 0.5
     strict: bool = False
     accuracy: AccuracyConfig = AccuracyConfig()
 

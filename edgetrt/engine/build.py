@@ -55,7 +55,7 @@ class Limits:
 
     timeout_s: float = 7200.0
     grace_s: float = 5.0
-    floor_bytes: int = 256 * memory.MIB
+    floor_bytes: int = field(default_factory=memory.floor_bytes)
     available: Callable[[], int | None] = memory.available_bytes
     oom_kills: Callable[[], int | None] = memory.oom_kills
 
@@ -222,9 +222,13 @@ def _attend(
     with process, os.fdopen(read_fd, "rb", buffering=0) as pipe:
         _order(process, spec)
         guard = memory.MemoryGuard(limits.available, limits.floor_bytes, on_low)
-        with guard:
-            _listen(process, pipe, run, on_progress, cancel, limits)
-            status = process.wait()
+        try:
+            with guard:
+                _listen(process, pipe, run, on_progress, cancel, limits)
+                status = process.wait()
+        except BaseException:  # Ctrl-C, or whoever shows the progress failed: leave no build behind
+            process.kill()
+            raise
     return run, status
 
 

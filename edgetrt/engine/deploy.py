@@ -23,6 +23,7 @@ from edgetrt.engine import report as reports
 from edgetrt.engine import variants
 from edgetrt.engine.accuracy import Gate, Scorer, Verdict
 from edgetrt.engine.fingerprint import Fingerprint, Toolchain, digest_network, fingerprint
+from edgetrt.engine.fitting import place
 from edgetrt.engine.report import Report
 from edgetrt.engine.spec import BuildSpec
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from edgetrt.engine.bench import Figures
     from edgetrt.engine.cache import Cache
-    from edgetrt.engine.recipe import Recipe
+    from edgetrt.engine.fitting import Fitted, Order
     from edgetrt.engine.variants import Choice
     from edgetrt.model.frames import Frames
     from edgetrt.model.placement import Placement
@@ -48,39 +49,11 @@ JUDGED = 32
 
 
 @dataclass(frozen=True)
-class Order:
-    """What a person asked for.
-
-    Attributes:
-        name: of the pipeline.
-        recipe: the network and how to read it, with the precision and the limits asked for.
-        target: board whose DLA the engine is for; None = no DLA.
-        trt: TensorRT's version that the placement is made for; None = the newest with a DLA.
-        rewrite: whether the network may be changed to fit.
-    """
-
-    name: str
-    recipe: Recipe
-    target: str | None = None
-    trt: str | None = None
-    rewrite: bool = True
-
-
-@dataclass(frozen=True)
 class Product:
     """A built engine: the file that a backend loads, and what the builder said."""
 
     path: Path
     warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Rewritten:
-    """A network changed to fit: its file and what was done, in words."""
-
-    path: Path
-    changes: tuple[str, ...] = ()
-    gpu_layers: tuple[str, ...] = ()
 
 
 class Shop(Protocol):
@@ -100,12 +73,6 @@ class Shop(Protocol):
     def gate(self) -> Gate:
         """How the task is judged."""
 
-    def place(self, model: Path, order: Order) -> Placement:
-        """Say which layers fit the DLA."""
-
-    def rewrite(self, model: Path, placement: Placement, folder: Path) -> Rewritten:
-        """Change the network so that more of it fits, and prove that it still answers the same."""
-
     def time_ms(self, network: Path) -> float | None:
         """Median time of one inference of a network here; None where only a built engine runs."""
 
@@ -118,8 +85,8 @@ class Shop(Protocol):
     def figures(self, session: Session) -> Figures:
         """Measure it."""
 
-    def waterfall_ms(self, engine: Path) -> dict[str, float]:
-        """Median time of each stage of a frame from the user's source."""
+    def waterfall_ms(self, load: Callable[[], Session]) -> dict[str, float]:
+        """Median time of each stage of a frame from the user's source, with a session that `load` gives."""
 
 
 def name_engine(order: Order, shop: Shop) -> Fingerprint:
@@ -184,9 +151,7 @@ class Work:
         order, shop = self.order, self.shop
         started = time.monotonic()
         with self._step("place"):
-            placement = shop.place(order.recipe.model, order) if order.target else None
-        with self._step("rewrite"):
-            network = self._rewritten(placement)
+            network = place(order, self.folder)
         with self._step("frames"):
             frames = shop.frames(self.folder)
         with self._step("precision"):
@@ -208,7 +173,7 @@ class Work:
             precision=choice.taken.precision,
             reason=choice.reason,
             tried=[reports.tried(v, taken=v is choice.taken) for v in choice.tried],
-            placement=reports.placed(placement) if placement else None,
+            placement=reports.placed(network.placement) if network.placement else None,
             rewrites=list(network.changes),
             accuracy=reports.accuracy(verdict, min(JUDGED, len(frames)) if frames else 0),
             latency_ms=msgspec.to_builtins(figures.latency_ms) if figures else None,
@@ -217,7 +182,7 @@ class Work:
             bytes=product.path.stat().st_size,
             build_s=round(time.monotonic() - started, 2),
             steps_s=self.steps_s,
-            advice=_advice(choice, placement, frames),
+            advice=_advice(choice, network.placement, frames),
             warnings=[*product.warnings, *(figures.warnings if figures else ())],
         )
         return report, product
@@ -228,12 +193,6 @@ class Work:
         start = time.monotonic()
         yield
         self.steps_s[name] = round(time.monotonic() - start, 3)
-
-    def _rewritten(self, placement: Placement | None) -> Rewritten:
-        model = self.order.recipe.model
-        if placement is None or not self.order.rewrite or placement.verdict == "no-dla":
-            return Rewritten(model)
-        return self.shop.rewrite(model, placement, self.folder)
 
     def _choose(self, network: Path, frames: Frames | None) -> Choice:
         """Pick the precision; the original network stays the reference, whatever was rewritten."""
@@ -251,7 +210,7 @@ class Work:
         )
         return variants.choose(self.order.recipe.config.precision, bench)
 
-    def _build(self, choice: Choice, network: Rewritten) -> Product:
+    def _build(self, choice: Choice, network: Fitted) -> Product:
         recipe = self.order.recipe.config
         spec = BuildSpec(
             onnx=choice.taken.path,
@@ -279,7 +238,8 @@ class Work:
             found = [_run(session, feed) for feed in judged]
         finally:
             session.close()
-        verdict = Scorer(self.shop.gate(), self.order.recipe.model, judged).judge(found)
+        scorer = Scorer(self.shop.gate(), self.order.recipe.model, judged)
+        verdict: Verdict = scorer.judge(found)
         verdict.require(f"{self.order.name} on {self.shop.backend}")
         return verdict
 
@@ -291,7 +251,12 @@ class Work:
             figures = self.shop.figures(session)
         finally:
             session.close()
-        return figures, self.shop.waterfall_ms(product.path)
+        return figures, self.shop.waterfall_ms(lambda: self._loaded(product))
+
+    def _loaded(self, product: Product) -> Session:
+        session = self.shop.load(product.path)
+        assert session is not None  # noqa: S101 - it was loaded a moment ago
+        return session
 
 
 def _run(session: Session, feed: dict[str, Any]) -> dict[str, NDArray[np.generic]]:

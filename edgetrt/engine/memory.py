@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from edgetrt.engine.spec import Pool
 
 MIB = 1 << 20
+_TOTAL = re.compile(r"^MemTotal:\s+(\d+) kB$", re.MULTILINE)
 _AVAILABLE = re.compile(r"^MemAvailable:\s+(\d+) kB$", re.MULTILINE)
 _OOM_KILLS = re.compile(r"^oom_kill (\d+)$", re.MULTILINE)
 _SAYS_SO = re.compile(
@@ -49,9 +50,10 @@ def says_out_of_memory(text: str) -> bool:
     return _SAYS_SO.search(text) is not None
 
 
-def floor_bytes(total: int | None) -> int:
+def floor_bytes(root: Path = Path("/")) -> int:
     """Below this much free memory a build is stopped: a sixteenth of all, 192 MiB to 1 GiB."""
-    return min(max((total or 0) // 16, 192 * MIB), 1024 * MIB)
+    total = _number(root / "proc/meminfo", _TOTAL, 1024) or 0
+    return min(max(total // 16, 192 * MIB), 1024 * MIB)
 
 
 def plan_workspace(available: int | None) -> int | None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from edgetrt import document
-from edgetrt.config import PipelineConfig, PreprocessConfig, RecipeConfig, TaskConfig
+from edgetrt.config import PipelineConfig, RecipeConfig
 from edgetrt.errors import ConfigError
 
 
@@ -43,16 +45,5 @@ def for_pipeline(pipeline: PipelineConfig, base: Path) -> Recipe:
 
 
 def _override(recipe: RecipeConfig, pipeline: PipelineConfig) -> RecipeConfig:
-    task: TaskConfig = pipeline.task if pipeline.task is not None else recipe.task
-    preprocess: PreprocessConfig = (
-        pipeline.preprocess if pipeline.preprocess is not None else recipe.preprocess
-    )
-    return RecipeConfig(
-        model=recipe.model,
-        task=task,
-        preprocess=preprocess,
-        precision=recipe.precision,
-        dla=recipe.dla,
-        strict=recipe.strict,
-        accuracy=recipe.accuracy,
-    )
+    own = {"task": pipeline.task, "preprocess": pipeline.preprocess}
+    return msgspec.structs.replace(recipe, **{k: v for k, v in own.items() if v is not None})

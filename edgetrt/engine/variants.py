@@ -8,7 +8,7 @@ taken or refused.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -83,7 +83,7 @@ class Bench:
         frames: the user's, preprocessed; None where there are none.
         scorer: judges a file on them; None likewise.
         style: of INT8, as the backend takes it.
-        time_ms: median time of one inference of a file here; None where it cannot run here.
+        time_ms: median time of one inference of a file; gives None where it cannot run here.
         say: told what is being tried.
     """
 
@@ -92,7 +92,7 @@ class Bench:
     frames: Frames | None
     scorer: Scorer | None
     style: Style
-    time_ms: Callable[[Path], float] | None
+    time_ms: Callable[[Path], float | None]
     say: Callable[[str], None]
 
 
@@ -198,17 +198,7 @@ def _finish(bench: Bench, variant: Variant) -> Variant:
     judged = None
     if bench.scorer is not None and variant.path != bench.model:
         judged = bench.scorer.verdict(variant.path)
-    latency = bench.time_ms(variant.path) if bench.time_ms is not None else None
-    return Variant(
-        variant.precision,
-        variant.path,
-        judged,
-        variant.bytes,
-        variant.kept,
-        variant.changed,
-        variant.everything,
-        latency,
-    )
+    return replace(variant, verdict=judged, latency_ms=bench.time_ms(variant.path))
 
 
 def _fast_enough(variant: Variant, full: Variant) -> bool:

@@ -33,7 +33,7 @@ class Window:
 
     def values(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         """Copy of the numbers, in no particular order."""
-        return self._values[: min(self._count, WINDOW)].copy()
+        return np.array(self._values[: min(self._count, WINDOW)])
 
     def stats_ms(self) -> StageStats | None:
         """Percentiles of nanoseconds, in milliseconds; None when there are none."""
