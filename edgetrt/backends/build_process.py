@@ -47,7 +47,8 @@ def main(argv: list[str]) -> int:
     """Build as ordered on stdin; 0 when the plan is written, 1 when a `failed` event says why not."""
     plan, events = Path(argv[0]), Events(int(argv[1]))
     stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    _listen_for(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     step_back()
     try:
         order = _read_order()
@@ -78,6 +79,17 @@ def step_back() -> None:
     os.nice(NICE)
     with contextlib.suppress(OSError):  # no /proc in some containers
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+
+
+def _listen_for(wanted: signal.Signals, stop: threading.Event) -> None:
+    """Set `stop` on a signal, also while the main thread is inside TensorRT and runs no handlers."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {wanted})
+
+    def wait() -> None:
+        signal.sigwait({wanted})
+        stop.set()
+
+    threading.Thread(target=wait, name="signal-watch", daemon=True).start()
 
 
 def _read_order() -> bytes:

@@ -7,12 +7,14 @@ as a value, so that a version without some attribute can stand in.
 from __future__ import annotations
 
 import importlib
+import json
 import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgetrt.engine.fingerprint import Toolchain
 from edgetrt.errors import BackendError
 
 if TYPE_CHECKING:
@@ -111,6 +113,20 @@ def probe(
             continue
         return _accept(Library(module, flavour, version))
     return broken or Probe(None, *absent(installed(root), sys.version_info[:2]))
+
+
+def toolchain(library: Library, root: Path = Path("/")) -> Toolchain:
+    """What makes the engines, for their fingerprint; RTX brings its own CUDA."""
+    return Toolchain(library.flavour, library.version, None if library.rtx else cuda_version(root))
+
+
+def cuda_version(root: Path = Path("/")) -> str | None:
+    """Version of the installed CUDA toolkit, from the file that it puts beside itself."""
+    try:
+        told = json.loads((root / "usr/local/cuda/version.json").read_text(encoding="utf-8"))
+        return str(told["cuda"]["version"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _accept(library: Library) -> Probe:

@@ -5,7 +5,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgetrt.backends.tensorrt_api import absent, explain, installed, load, probe
+from edgetrt.backends.tensorrt_api import (
+    Library,
+    absent,
+    explain,
+    installed,
+    load,
+    probe,
+    toolchain,
+)
+from edgetrt.engine.fingerprint import Toolchain
 from edgetrt.errors import BackendError
 from tests.standins.tensorrt import make
 
@@ -116,3 +125,16 @@ def test_too_old() -> None:
     found = probe(importer(tensorrt=old))
     assert found.problem == "TensorRT 8.2.1.8 is too old, expected 8.5 or newer"
     assert "JetPack 5.1" in found.fix
+
+
+def test_toolchain_has_the_version_of_cuda(tmp_path: Path) -> None:
+    folder = tmp_path / "usr/local/cuda"
+    folder.mkdir(parents=True)
+    (folder / "version.json").write_text('{"cuda": {"name": "CUDA SDK", "version": "12.6.68"}}')
+    trt, rtx = (Library(None, kind, "10.3.0") for kind in ("tensorrt", "tensorrt_rtx"))  # type: ignore[arg-type]
+    assert toolchain(trt, tmp_path) == Toolchain("tensorrt", "10.3.0", "12.6.68")
+    assert toolchain(rtx, tmp_path) == Toolchain("tensorrt_rtx", "10.3.0", None)
+    for broken in ("{", "[]", '{"cuda": 5}'):
+        (folder / "version.json").write_text(broken)
+        assert toolchain(trt, tmp_path).cuda is None
+    assert toolchain(trt, tmp_path / "none").cuda is None

@@ -189,6 +189,17 @@ def test_too_long(tmp_path: Path) -> None:
         build(SPEC, tmp_path / "p", limits=limits(timeout_s=0.1), command=script("time.sleep(60)"))
 
 
+def test_whoever_shows_the_progress_fails_and_no_build_is_left(tmp_path: Path) -> None:
+    def show(event: Progress) -> None:
+        raise KeyboardInterrupt
+
+    pid = tmp_path / "pid"
+    body = f"open({str(pid)!r}, 'w').write(str(os.getpid()))\n" + TELL + "time.sleep(60)"
+    with pytest.raises(KeyboardInterrupt):
+        build(SPEC, tmp_path / "p", show, limits=limits(), command=script(body))
+    assert not Path(f"/proc/{pid.read_text()}").exists()
+
+
 def test_noise_on_the_pipe_is_skipped(tmp_path: Path) -> None:
     seen: list[Progress] = []
     body = 'os.write(fd, b\'Warning: something\\n{"event": "new kind"}\\n\\xff\\n\')\n' + TELL
@@ -230,8 +241,11 @@ def test_what_the_kernel_says_about_memory(tmp_path: Path) -> None:
     assert available_bytes(tmp_path) == MIB
     assert oom_kills(tmp_path) == 7
     assert available_bytes(tmp_path / "none") is None
-    assert floor_bytes(None) == floor_bytes(2 * GIB) == 192 * MIB
-    assert floor_bytes(64 * GIB) == GIB
+    assert floor_bytes(tmp_path) == floor_bytes(tmp_path / "none") == 192 * MIB
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 8388608 kB\n")
+    assert floor_bytes(tmp_path) == 512 * MIB
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 68388608 kB\n")
+    assert floor_bytes(tmp_path) == GIB
 
 
 def test_guard_calls_once_and_ends() -> None:
