@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from edgetrt.engine import locks, seal
+from edgetrt.engine import locks, seal, staging
 from edgetrt.engine.durable import (
     ForgedError,
     flush,
@@ -98,26 +98,25 @@ class Cache:
             EngineBuildError: not enough space; the cache is as it was.
         """
         _check_names(fingerprint, files, main)
-        self._need(sum(_size(source) for source in files.values()))
-        self._sweep()
-        with self._folder() as fresh:
-            try:
-                stored = {name: store(fresh / name, source) for name, source in files.items()}
+        size = sum(_size(source) for source in files.values())
+        free = self._free_bytes(self.root)
+        if free < size + _RESERVE:
+            raise self._no_space(size, free)
+        try:
+            staging.sweep(self.root)
+            with staging.folder(self.root) as fresh:
                 manifest = Manifest(
                     fingerprint=fingerprint,
                     main=main,
-                    files=stored,
+                    files={name: store(fresh / name, source) for name, source in files.items()},
                     created_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
                     fields=dict(fields or {}),
                     info=dict(info or {}),
                 )
-                text = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
-                store(fresh / MANIFEST, text)
-                store(fresh / SEAL, seal.make_seal(self._key, fingerprint, text))
-                flush(fresh)
-            except OSError as error:
-                raise self._explain(error, sum(map(_size, files.values()))) from error
-            self._move_in(fresh, fingerprint)
+                self._seal(fresh, manifest)
+                self._move_in(fresh, fingerprint)
+        except OSError as error:
+            raise self._explain(error, size) from error
         return manifest
 
     def open(self, fingerprint: str) -> Engine:
@@ -161,12 +160,12 @@ class Cache:
             EngineMismatchError: there is none of that name.
         """
         folder = self._entry(fingerprint)
-        gone = self.root / f".tmp-{os.getpid()}-{time.monotonic_ns()}"
+        gone = staging.fresh_name(self.root)
         try:
             folder.rename(gone)
         except FileNotFoundError as error:
             raise self._absent(fingerprint) from error
-        shutil.rmtree(gone)
+        shutil.rmtree(gone, ignore_errors=True)  # a sweep may be at it already
         flush(self.root)
 
     def gc(
@@ -188,7 +187,7 @@ class Cache:
             The removed entries.
         """
         now = time.time() if now_s is None else now_s
-        self._sweep()
+        staging.sweep(self.root)
         rows = self.ls()
         total, removed = sum(row.size for row in rows), []
         for row in reversed(rows):
@@ -244,6 +243,12 @@ class Cache:
         except msgspec.DecodeError as error:
             raise ForgedError(f"its manifest is of another version: {error}") from error
 
+    def _seal(self, fresh: Path, manifest: Manifest) -> None:
+        text = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
+        store(fresh / MANIFEST, text)
+        store(fresh / SEAL, seal.make_seal(self._key, manifest.fingerprint, text))
+        flush(fresh)
+
     def _row(self, folder: Path) -> Entry:
         size, used = folder_size(folder), 0.0
         try:
@@ -268,11 +273,6 @@ class Cache:
             f"It was not loaded and lies in {aside} now; deploy the model again.",
         )
 
-    def _need(self, size: int) -> None:
-        free = self._free_bytes(self.root)
-        if free < size + _RESERVE:
-            raise self._no_space(size, free)
-
     def _explain(self, error: OSError, size: int) -> EngineBuildError:
         if error.errno in _FULL:
             return self._no_space(size, self._free_bytes(self.root))
@@ -286,28 +286,6 @@ class Cache:
             f"{self.root}: no space for an engine: {size + _RESERVE} bytes needed, {free} free",
             "Make room: edgetrt engines gc --max-size 1G. The cache is unchanged.",
         )
-
-    @contextlib.contextmanager
-    def _folder(self) -> Iterator[Path]:
-        """A fresh folder on the same file system, locked as long as it is being filled."""
-        fresh = self.root / f".tmp-{os.getpid()}-{time.monotonic_ns()}"
-        with locks.exclusive(self.root / ".locks" / "sweep"):
-            fresh.mkdir(mode=0o700)
-            fd = os.open(fresh, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            locks.try_lock(fd)
-        try:
-            yield fresh
-        finally:
-            os.close(fd)
-            shutil.rmtree(fresh, ignore_errors=True)
-
-    def _sweep(self) -> None:
-        """Remove folders that a killed process left behind: nobody holds their lock."""
-        with locks.exclusive(self.root / ".locks" / "sweep"):
-            for folder in self.root.glob(".tmp-*"):
-                with contextlib.suppress(FileNotFoundError), held(folder) as fd:
-                    if locks.try_lock(fd):
-                        shutil.rmtree(folder, ignore_errors=True)
 
     def _move_in(self, fresh: Path, fingerprint: str) -> None:
         """Rename a finished folder to its name, taking away an older one of that name first."""
