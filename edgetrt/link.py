@@ -76,14 +76,15 @@ class Sender:
     def close(self, timeout_s: float = 0.5) -> None:
         """Hand over what waits, then free the socket; later sends are dropped. May be repeated."""
         deadline = time.monotonic() + timeout_s
-        while not self._flush() and self.reason == _BUSY and time.monotonic() < deadline:
+        while not self.flush() and self.reason == _BUSY and time.monotonic() < deadline:
             time.sleep(0.002)
         with self._lock:
             self.dropped += len(self._backlog)
             self._backlog.clear()
             self._socket.close()
 
-    def _flush(self) -> bool:
+    def flush(self) -> bool:
+        """Hand over what waits; True when nothing is left. Every `send` does so, too."""
         with self._lock:
             return self._push()
 

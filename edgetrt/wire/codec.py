@@ -87,9 +87,11 @@ def schema() -> dict[str, Any]:
     """JSON Schema of every message, by topic name; changes only with additions within a version."""
     kinds = [row.kind for row in TOPICS]
     tops, components = msgspec.json.schema_components(kinds, ref_template="#/$defs/{name}")
-    return {
+    document = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "version": VERSION,
         "topics": {row.name: top for row, top in zip(TOPICS, tops, strict=True)},
         "$defs": components,
     }
+    plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(document))
+    return plain

@@ -105,6 +105,24 @@ class GrantMessage(Struct, frozen=True, kw_only=True, tag="grant"):
     rate_hz: float | None = None
 
 
+class ActivateMessage(Struct, frozen=True, kw_only=True, tag="activate"):
+    """Another engine was deployed for a pipeline: load it and swap it in; deploy -> runtime.
+
+    `reply` is the name of the asker's socket, beside the runtime's own.
+    """
+
+    pipeline: str
+    reply: str
+
+
+class ActivatedMessage(Struct, frozen=True, kw_only=True, tag="activated"):
+    """What came of it; runtime -> deploy. `error` is empty when the engine serves now."""
+
+    pipeline: str
+    engine: str
+    error: str = ""
+
+
 class AgentReport(msgspec.Struct, frozen=True, kw_only=True):
     """The agent about itself, counted since its start.
 
@@ -162,4 +180,6 @@ class StatusMessage(Struct, frozen=True, kw_only=True, tag="status"):
     reason: str = ""
 
 
-LinkMessage = FrameResult | PipelineReport | GrantMessage
+LinkMessage = (
+    FrameResult | PipelineReport | GrantMessage | ActivateMessage | ActivatedMessage
+)
