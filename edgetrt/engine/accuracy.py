@@ -180,15 +180,22 @@ class Scorer:
         reference: the FP32 network; run once, here.
         frames: feeds; read once per score.
         threads: of one inference; 0 leaves the choice to ONNX Runtime.
+        simulate: compute Q/DQ as TensorRT does; False for networks that run on this CPU's own kernels.
 
     Raises:
         ModelError: it cannot be loaded, or there is no frame.
     """
 
     def __init__(
-        self, gate: Gate, reference: Path, frames: Collection[Feed], threads: int = 0
+        self,
+        gate: Gate,
+        reference: Path,
+        frames: Collection[Feed],
+        threads: int = 0,
+        simulate: bool = True,
     ) -> None:
-        self.gate, self._frames, self._threads = gate, frames, threads
+        self.gate, self._frames = gate, frames
+        self._threads, self._simulate = threads, simulate
         self._reference = self._run(reference)
         self._truth = gate.truth(self._reference)
 
@@ -198,10 +205,14 @@ class Scorer:
 
     def verdict(self, model: Path) -> Verdict:
         """Run a network over the frames and judge it."""
-        return self.gate.judge(self._reference, self._run(model), self._truth)
+        return self.judge(self._run(model))
+
+    def judge(self, found: Sequence[Outputs]) -> Verdict:
+        """Judge outputs that something else computed on the same frames."""
+        return self.gate.judge(self._reference, found, self._truth)
 
     def _run(self, model: Path) -> list[dict[str, NDArray[Any]]]:
-        session = Reference(model, self._threads)
+        session = Reference(model, self._threads, simulate=self._simulate)
         return [session(feed) for feed in self._frames]
 
 

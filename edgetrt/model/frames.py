@@ -29,6 +29,10 @@ class Frames:
             with np.load(file, allow_pickle=False) as arrays:
                 yield {name: arrays[name] for name in arrays.files}
 
+    def __contains__(self, feed: object) -> bool:
+        """A collection can be asked; by identity, since every pass reads the frames anew."""
+        return any(feed is known for known in self)
+
     def first(self, count: int) -> Frames:
         """The first `count` of them."""
         return Frames(self._files[:count])

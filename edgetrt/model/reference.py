@@ -24,12 +24,16 @@ class Reference:
         path: the ONNX file.
         threads: of one inference; 0 leaves the choice to ONNX Runtime.
         lean: keep memory low instead of speed high: no graph rewriting, no repacked weights.
+        simulate: compute Q/DQ pairs as they are written, in floating point, as TensorRT's arithmetic
+            is; otherwise this CPU's integer kernels take them, which saturate on x86 without VNNI.
 
     Raises:
         ModelError: ONNX Runtime cannot load it.
     """
 
-    def __init__(self, path: Path, threads: int = 0, lean: bool = False) -> None:
+    def __init__(
+        self, path: Path, threads: int = 0, lean: bool = False, simulate: bool = False
+    ) -> None:
         import onnxruntime as ort
 
         options = ort.SessionOptions()
@@ -39,6 +43,8 @@ class Reference:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
             options.enable_cpu_mem_arena = False
             options.add_session_config_entry("session.disable_prepacking", "1")
+        if simulate:
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
         self._path = path
         try:
             self._session = ort.InferenceSession(

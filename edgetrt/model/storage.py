@@ -265,6 +265,16 @@ def _refer_beside(tensor: onnx.TensorProto, path: Path) -> None:
             "Copy the weights file again.",
         )
     _refer(tensor, str(file), offset, length)
+    if length <= INLINE_BYTES:
+        _take_in(tensor)
+
+
+def _take_in(tensor: onnx.TensorProto) -> None:
+    """Read a small weight into the graph, where shape inference looks for it."""
+    raw = array_of(tensor).tobytes()
+    tensor.ClearField("external_data")
+    tensor.ClearField("data_location")
+    tensor.raw_data = raw
 
 
 def _write_embedded(model: onnx.ModelProto, out: BinaryIO) -> None:
