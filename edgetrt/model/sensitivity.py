@@ -1,0 +1,261 @@
+"""Which layers INT8 hurts, found by trying: the search that makes a mixed network.
+
+    1. Quantize everything and ask for the score. Within the limit: done.
+    2. Quantize one group of layers alone. A group that costs next to nothing is harmless as a whole,
+       one that costs more is cut in two and both halves are tried: k harmful layers among n take about
+       k log2(n/k) trials instead of n.
+    3. Quantize all harmless groups together. While the sum of their small losses is over the limit,
+       take out the layers with the largest rounding noise, by bisection.
+    4. Put back harmful layers, the cheapest first, as far as the limit allows.
+
+The score is the caller's, in the measure of the task; nothing here knows what a decode is.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from edgetrt.model.quantize import Quantizer
+
+Score = Callable[[Path], float]
+"""Of an ONNX file; higher is better."""
+
+STEPS = 127
+HARMLESS = 0.25
+"""Share of the limit that a group may cost alone and still count as harmless."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptFloat:
+    """A layer that is not quantized.
+
+    Attributes:
+        node: its name.
+        op: its operator.
+        loss: what the score lost with only its group quantized; None when it was not tried alone.
+        group: number of layers in the group that was tried.
+        reason: in words.
+    """
+
+    node: str
+    op: str
+    loss: float | None
+    group: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """The outcome of a search.
+
+    Attributes:
+        kept: layers in floating point.
+        quantized: number of layers in INT8.
+        score_float: of the network as it was.
+        score_all: with every layer quantized.
+        score: of the mixture.
+        limit: largest loss allowed.
+        trials: networks that were scored.
+    """
+
+    kept: tuple[KeptFloat, ...]
+    quantized: int
+    score_float: float
+    score_all: float
+    score: float
+    limit: float
+    trials: int
+
+    @property
+    def holds(self) -> bool:
+        """The mixture stays within the limit."""
+        return self.score_float - self.score <= self.limit
+
+
+def search(
+    quantizer: Quantizer, score: Score, out: Path, limit: float, max_trials: int = 80
+) -> Mixture:
+    """Write the INT8 network with as few layers in floating point as the limit allows.
+
+    Args:
+        quantizer: the network with its ranges.
+        score: judges a file.
+        out: where the mixture goes.
+        limit: largest loss of score.
+        max_trials: soft end of the search; groups that are not resolved by then stay float as a whole.
+
+    Returns:
+        What was found. When `holds` is false, even the most careful mixture loses more than the limit.
+    """
+    with tempfile.TemporaryDirectory(prefix="edgetrt-") as work:
+        trial = _Trials(quantizer, score, Path(work) / "trial.onnx", max_trials)
+        mixture = _Search(quantizer, trial, limit).run()
+    quantizer.write(out, [layer.node for layer in mixture.kept])
+    return mixture
+
+
+class _Trials:
+    """Scores mixtures, counts them, and remembers what it has seen."""
+
+    def __init__(self, quantizer: Quantizer, score: Score, path: Path, most: int) -> None:
+        self._quantizer, self._score, self._path, self._most = quantizer, score, path, most
+        self._names = [node.name for node in quantizer.candidates()]
+        self._seen: dict[frozenset[str], float] = {}
+
+    @property
+    def count(self) -> int:
+        return len(self._seen)
+
+    @property
+    def spent(self) -> bool:
+        return self.count >= self._most
+
+    def without(self, keep: Collection[str]) -> float:
+        """Score with everything quantized but `keep`."""
+        key = frozenset(keep)
+        if key not in self._seen:
+            self._quantizer.write(self._path, key)
+            self._seen[key] = self._score(self._path)
+        return self._seen[key]
+
+    def only(self, names: Collection[str]) -> float:
+        """Score with nothing quantized but `names`."""
+        return self.without([name for name in self._names if name not in names])
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Neighbouring layers and what they cost when they alone are quantized."""
+
+    names: tuple[str, ...]
+    loss: float
+
+
+class _Search:
+    """The four steps, over one network."""
+
+    def __init__(self, quantizer: Quantizer, trial: _Trials, limit: float) -> None:
+        self._quantizer, self._trial, self._limit = quantizer, trial, limit
+        self._nodes = {node.name: node for node in quantizer.candidates()}
+        self._float = trial.without(list(self._nodes))
+
+    def run(self) -> Mixture:
+        """Search; the reasons are told at the end."""
+        everything = self._trial.without(())
+        harmful: list[_Group] = []
+        extra: list[str] = []
+        if not self._ok(everything):
+            harmful = self._harmful(tuple(self._nodes))
+            extra = self._noisy({name for group in harmful for name in group.names})
+            harmful = self._put_back(harmful, extra)
+        groups = {name: group for group in harmful for name in group.names}
+        keep = [name for name in self._nodes if name in groups or name in extra]
+        return Mixture(
+            kept=tuple(self._told(name, groups.get(name)) for name in keep),
+            quantized=len(self._nodes) - len(keep),
+            score_float=self._float,
+            score_all=everything,
+            score=self._trial.without(keep),
+            limit=self._limit,
+            trials=self._trial.count,
+        )
+
+    def _ok(self, score: float) -> bool:
+        return self._float - score <= self._limit
+
+    def _harmful(self, names: tuple[str, ...]) -> list[_Group]:
+        """Step 2: the smallest groups that cost more than a share of the limit, in graph order."""
+        found: list[_Group] = []
+        open_groups = [names[: len(names) // 2], names[len(names) // 2 :]]
+        while open_groups:
+            group = open_groups.pop(0)
+            if not group:
+                continue
+            if self._trial.spent:
+                found.append(_Group(group, float("nan")))
+                continue
+            loss = self._float - self._trial.only(group)
+            if loss <= self._limit * HARMLESS:
+                continue
+            if len(group) == 1:
+                found.append(_Group(group, loss))
+            else:
+                middle = len(group) // 2
+                open_groups += [group[:middle], group[middle:]]
+        return found
+
+    def _noisy(self, harmful: Collection[str]) -> list[str]:
+        """Step 3: how many of the noisiest other layers must stay float as well."""
+        rest = sorted((n for n in self._nodes if n not in harmful), key=self._signal_to_noise)
+        if self._ok(self._trial.without(harmful)):
+            return []
+        few, many = 0, len(rest)
+        while many - few > 1 and not self._trial.spent:
+            middle = (few + many) // 2
+            if self._ok(self._trial.without({*harmful, *rest[:middle]})):
+                many = middle
+            else:
+                few = middle
+        return rest[:many]
+
+    def _put_back(self, harmful: list[_Group], extra: list[str]) -> list[_Group]:
+        """Step 4."""
+        kept = list(harmful)
+        for group in sorted(harmful, key=lambda g: g.loss if g.loss == g.loss else np.inf):
+            if self._trial.spent or group.loss > self._limit:
+                break
+            fewer = [g for g in kept if g is not group]
+            names = {name for g in fewer for name in g.names}
+            if self._ok(self._trial.without({*names, *extra})):
+                kept = fewer
+        return kept
+
+    def _tensors(self, node: onnx.NodeProto) -> list[str]:
+        known = self._quantizer.activations
+        return [name for name in (*node.input, *node.output) if name in known]
+
+    def _signal_to_noise(self, name: str) -> float:
+        """Power over rounding noise of the worst tensor that the layer has quantized."""
+        ratios = [np.inf]
+        for tensor in self._tensors(self._nodes[name]):
+            step = self._step(tensor)
+            if step > 0:
+                ratios.append(self._quantizer.activations[tensor].power / (step**2 / 12))
+        return float(min(ratios))
+
+    def _step(self, tensor: str) -> float:
+        low, high = self._quantizer.limits.get(tensor, (0.0, 0.0))
+        return max(-low, high) / STEPS
+
+    def _told(self, name: str, group: _Group | None) -> KeptFloat:
+        node = self._nodes[name]
+        if group is None:
+            decibel = 10 * np.log10(max(self._signal_to_noise(name), 1e-9))
+            reason = (
+                f"rounding noise only {decibel:.0f} dB below its values, and the sum is too much"
+            )
+            return KeptFloat(name, node.op_type, None, 1, reason)
+        loss = None if group.loss != group.loss else group.loss
+        shared = next(filter(None, map(self._wiped, self._tensors(node))), "")
+        cost = "not resolved within the trials" if loss is None else f"costs {loss:.4f} alone"
+        if loss is not None and len(group.names) > 1:
+            cost += f" with {len(group.names) - 1} neighbours"
+        reason = f"{cost}; {shared}" if shared else cost
+        return KeptFloat(name, node.op_type, loss, len(group.names), reason)
+
+    def _wiped(self, tensor: str) -> str:
+        """Tells of a channel whose every value rounds to zero beside a larger one's scale."""
+        channels, step = self._quantizer.activations[tensor].channels, self._step(tensor)
+        lost = channels[(channels > 0) & (channels < step / 2)]
+        if not lost.size:
+            return ""
+        return (
+            f"one scale for values up to {channels.max():.4g} and up to {lost.max():.2g} in {tensor}: "
+            "the small ones round to nothing"
+        )
