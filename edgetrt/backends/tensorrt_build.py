@@ -161,16 +161,16 @@ def set_precision(
 
 
 def _pin_precisions(trt: Any, network: Any, spec: BuildSpec) -> None:
-    kinds = {"fp32": trt.DataType.FLOAT, "fp16": trt.DataType.HALF, "int8": trt.DataType.INT8}
-    floats = set(kinds.values())
+    dtypes = {"fp32": trt.DataType.FLOAT, "fp16": trt.DataType.HALF, "int8": trt.DataType.INT8}
+    floats = set(dtypes.values())
     for layer in _layers(network):
         precision: Precision | None = spec.layer_precisions.get(layer.name)
         if precision is None:
             continue
-        layer.precision = kinds[precision]
+        layer.precision = dtypes[precision]
         for index in range(layer.num_outputs):
             if layer.get_output_type(index) in floats:
-                layer.set_output_type(index, kinds[precision])
+                layer.set_output_type(index, dtypes[precision])
 
 
 def set_limits(trt: Any, config: Any, spec: BuildSpec, library: Library) -> None:

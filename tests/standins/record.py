@@ -9,7 +9,8 @@ on) made with `gcc -shared` that defines the dozen `create…_INTERNAL`, `getPlu
 it is ever called: the classes and their attributes exist as soon as the module is imported.
 
 Recorded so: tensorrt-bindings 8.6.1, tensorrt-cu12-bindings 10.3.0 and 10.13.3.9,
-tensorrt-cu13-bindings 11.4.0.106, tensorrt-rtx-cu13-bindings 1.7.1.116.
+tensorrt-cu13-bindings 11.4.0.106, tensorrt-rtx-cu13-bindings 1.7.1.116. `stubs-10.13.0.json` holds the
+same classes as the type stubs of tensorrt-stubs 10.13.0.35.1 declare them.
 """
 
 from __future__ import annotations
