@@ -122,7 +122,7 @@ def lift(
             if not nodes:
                 continue
             better = check(changed, target, trt, precision)
-            if _cost(better) < _cost(placement):
+            if _better(better, placement):
                 graph, placement = changed, better
                 text = RULES[name][1] if name in RULES else "matrix products as convolutions"
                 applied.append(Applied(name, text, tuple(node.name for node in nodes)))
@@ -156,7 +156,16 @@ def _wanted(name: str, graph: Graph, placement: Placement) -> frozenset[Node]:
     return frozenset(wanted)
 
 
-def _cost(placement: Placement) -> tuple[int, int, int]:
-    """Compute layers on the GPU, then pieces, then layers of any kind: less is better."""
+def _better(after: Placement, before: Placement) -> bool:
+    """Fewer compute layers on the GPU with no more work there; else nothing worse and something better."""
+    new, old = _burden(after), _burden(before)
+    if new[0] < old[0]:
+        return new[1] <= old[1]
+    return new != old and all(a <= b for a, b in zip(new, old, strict=True))
+
+
+def _burden(placement: Placement) -> tuple[int, int, int, int]:
+    """Compute layers on the GPU, their FLOPs, loadables, layers of any kind."""
+    gpu = placement.gpu_compute
     left = len(placement.layers) - len(placement.on("folded"))
-    return len(placement.gpu_compute), len(placement.loadables), left
+    return len(gpu), sum(layer.flops for layer in gpu), len(placement.loadables), left

@@ -162,10 +162,10 @@ def _joint_pads(edit: Edit, reader: Node, pad: Node) -> tuple[int, ...] | None:
         return None
     own = window_pads(reader, source, kernel)
     joint = tuple(a + b for a, b in zip(own, outer, strict=True))
+    if reader.int("ceil_mode", 0) or any(p >= k for p, k in zip(joint, kernel * 2, strict=True)):
+        return None  # the DLA takes no padding as wide as the window
     if reader.op == "Conv":
         return joint
-    if reader.int("ceil_mode", 0) or any(p >= k for p, k in zip(joint, kernel * 2, strict=True)):
-        return None
     if reader.op == "AveragePool":
         return None if any(own) else joint
     maker = edit.graph.producers.get(pad.input(0))
