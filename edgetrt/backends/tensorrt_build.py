@@ -227,12 +227,6 @@ def place(trt: Any, network: Any, config: Any, spec: BuildSpec) -> tuple[BuiltLa
             config.set_device_type(layer, trt.DeviceType.GPU)
             dla = False
         out.append(BuiltLayer(layer.name, "DLA" if dla else "GPU", layer.type.name))
-    unknown = pinned - {layer.name for layer in out}
-    if unknown:
-        raise ModelError(
-            f"{spec.onnx}: no layer is called {', '.join(sorted(unknown))}",
-            "Names are those of the ONNX nodes; see `edgetrt inspect`.",
-        )
     return tuple(out)
 
 
@@ -292,6 +286,7 @@ def _report(
     on_dla = {layer.name for layer in logged if layer.device == "DLA"}
     inspected = report.parse_inspector(text, on_dla)
     layers, warnings = report.merge(inspected, logged)
+    warnings = (*warnings, *_unknown_pins(spec, meant))
     source = "inspector" if inspected else "log" if logged else "network"
     layers = layers or meant
     if spec.strict and spec.dla is not None and (left := report.on_gpu(layers)):
@@ -300,6 +295,12 @@ def _report(
         warnings = (*warnings, "no layer runs on the DLA: the engine is a GPU engine")
     toolchain = f"{library.flavour} {library.version}"
     return Built(toolchain, len(plan), seconds, layers, source, why, warnings)
+
+
+def _unknown_pins(spec: BuildSpec, meant: tuple[BuiltLayer, ...]) -> list[str]:
+    """Pins without effect: the parser folds some nodes away, and a name may be wrong."""
+    unknown = sorted({*spec.gpu_layers, *spec.layer_precisions} - {layer.name for layer in meant})
+    return [f"pinned layer {name!r} is not in the network that is built" for name in unknown]
 
 
 def _not_strict(left: tuple[BuiltLayer, ...], why: dict[str, str]) -> PlacementError:
