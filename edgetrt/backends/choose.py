@@ -21,7 +21,7 @@ from edgetrt.errors import BackendError, EdgetrtError
 from edgetrt.ports import Backend, Session
 from edgetrt.types import Shape, TensorSpec
 
-TRIAL_S = 0.5
+TRIAL_S = 0.2
 """How long all backends together may compute in a trial, beyond loading."""
 
 _RUNS_PER_BLOCK = 3  # the first is not counted: the threads of the one before may still be spinning

@@ -27,14 +27,17 @@ class HandLoop:
         model: ONNX file with one static NCHW float32 input.
         threads: for ONNX Runtime.
         resizer: `opencv` or `pillow`.
+        tuned: with the session settings of edgetrt's backend instead of ONNX Runtime's own.
     """
 
-    def __init__(self, model: Path, threads: int, resizer: str) -> None:
+    def __init__(self, model: Path, threads: int, resizer: str, *, tuned: bool = False) -> None:
         import onnxruntime as ort
 
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
+        if tuned:
+            options.add_session_config_entry("session.intra_op.spin_duration_us", "20")
         self._session = ort.InferenceSession(
             str(model), options, providers=["CPUExecutionProvider"]
         )

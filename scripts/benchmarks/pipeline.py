@@ -92,9 +92,10 @@ def contenders(
     loops: dict[str, Callable[[int, int], list[tuple[float, float]]]] = {}
     ours = stack.enter_context(Ours(network(wishes.model, wishes.threads, 1), shots))
     loops["edgetrt"] = lambda begin, count: list(_ours(ours, count))
-    for resizer in ["pillow"] if wishes.pillow or not _has_opencv() else ["pillow", "opencv"]:
-        hand = HandLoop(wishes.model, wishes.threads, resizer)
-        loops[f"hand_{resizer}"] = lambda begin, count, hand=hand: list(  # type: ignore[misc]
+    resizers = ["pillow"] if wishes.pillow or not _has_opencv() else ["pillow", "opencv"]
+    for resizer, tuned in [*((name, False) for name in resizers), (resizers[-1], True)]:
+        hand = HandLoop(wishes.model, wishes.threads, resizer, tuned=tuned)
+        loops[f"hand_{resizer}{'_tuned' if tuned else ''}"] = lambda begin, count, hand=hand: list(  # type: ignore[misc]
             _hand(hand, shots, begin, count)
         )
     if not wishes.no_peer:
