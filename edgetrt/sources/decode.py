@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import av
+import av.logging
 import numpy as np
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
@@ -14,6 +16,9 @@ from numpy.typing import NDArray
 from edgetrt.errors import SourceError, SourceLostError
 
 log = logging.getLogger(__name__)
+
+if av.logging.get_level() is not None:  # PyAV before 13 passes FFmpeg's own messages on by default:
+    av.logging.set_level(av.logging.PANIC)  # they repeat ours, and show addresses with passwords
 
 _DAMAGE_LIMIT = 200
 """Read errors in a row after which the rest of a file is given up."""
@@ -46,12 +51,14 @@ class Decoder:
         self.corrupt = 0
         self.decoded = 0
         self._reformatter = VideoReformatter()
+        began = time.monotonic()
         try:
             self._container: Any = av.open(
                 address, options=dict(options or {}), timeout=timeout_s, metadata_errors="ignore"
             )
         except (av.FFmpegError, OSError) as error:
-            raise _not_opened(error, name, timeout_s) from error
+            late = timeout_s is not None and time.monotonic() - began >= timeout_s
+            raise _not_opened(error, name, late=late, remote=timeout_s is not None) from error
         if not self._container.streams.video:
             self.close()
             raise SourceError(
@@ -126,7 +133,7 @@ def reason(error: BaseException) -> str:
     return str(getattr(error, "strerror", None) or error)
 
 
-def _not_opened(error: Exception, name: str, timeout_s: float | None) -> SourceError:
+def _not_opened(error: Exception, name: str, *, late: bool, remote: bool) -> SourceError:
     if isinstance(error, (av.HTTPUnauthorizedError, av.HTTPForbiddenError)):
         return SourceError(
             f"{name}: user name or password refused",
@@ -134,18 +141,20 @@ def _not_opened(error: Exception, name: str, timeout_s: float | None) -> SourceE
         )
     if isinstance(error, av.HTTPNotFoundError):
         return SourceError(f"{name}: the server has no such stream", "Check the path.")
-    if isinstance(error, (av.ExitError, TimeoutError)):
-        return SourceError(
-            f"{name}: no answer in {timeout_s:g} s" if timeout_s else f"{name}: no answer",
-            "Check that the device is on and reachable, or raise `timeout_s`.",
-        )
     if isinstance(error, ConnectionRefusedError):
         return SourceError(f"{name}: connection refused", "Check host and port.")
+    if late or isinstance(error, (av.ExitError, TimeoutError)):
+        return SourceError(
+            f"{name}: no answer in time",
+            "Check that the device is on and reachable, or raise `timeout_s`.",
+        )
+    if remote:
+        return SourceError(
+            f"{name}: no stream: {reason(error)}", "Check that host and port are those of a camera."
+        )
     if isinstance(error, av.InvalidDataError):
         return SourceError(
             f"{name}: not a video, or damaged at its beginning or cut off",
             "Play it with another program; copy or record it again if that fails too.",
         )
-    return SourceError(
-        f"{name}: cannot be opened: {reason(error)}", "Check the name and the rights."
-    )
+    return SourceError(f"{name}: cannot be opened: {reason(error)}", "Check the name and the rights.")

@@ -131,8 +131,8 @@ class RtspSource:
             options={
                 "rtsp_transport": self._transport,
                 "timeout": str(round(self._timeout_s * 1e6)),
-                "fflags": "nobuffer",
                 "flags": "low_delay",
+                "fpsprobesize": "0",  # measuring the rate alone would delay the first picture by a second
             },
             timeout_s=self._timeout_s,
             threading="SLICE",
