@@ -192,11 +192,15 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
         subprocess.run([tool, *arguments], check=True, cwd=folder, capture_output=True)
 
     new = ("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+    # Python 3.13 and later want the key usage to be said.
+    authority = ("-addext", "keyUsage=critical,keyCertSign,cRLSign")
     for name in ("ca", "stranger"):
-        openssl(*new, "-keyout", f"{name}.key", "-out", f"{name}.crt", "-subj", f"/CN={name}")
+        files = ("-keyout", f"{name}.key", "-out", f"{name}.crt")
+        openssl(*new, *files, "-subj", f"/CN={name}", *authority)
     openssl(
         *new, "-keyout", "server.key", "-out", "server.crt", "-subj", "/CN=broker",
         "-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE",
+        "-addext", "keyUsage=critical,digitalSignature",
         "-CA", "ca.crt", "-CAkey", "ca.key",
     )  # fmt: skip
     return folder
