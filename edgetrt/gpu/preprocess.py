@@ -120,8 +120,12 @@ class GpuPreprocessor:
     def close(self) -> None:
         """Free the staging memory; may be called twice."""
         self._plan = None
-        while self._plans:
-            self._plans.popitem()[1].close()
+        self._device.push()
+        try:
+            while self._plans:
+                self._plans.popitem()[1].close()
+        finally:
+            self._device.pop()
 
     def _switch(self, size: tuple[int, int], pixel_format: PixelFormat) -> Plan:
         """Make the plan for these frames current, planning when they are new."""
