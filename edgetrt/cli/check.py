@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from edgetrt.model.placement import Placement
+    from edgetrt.model.rewrite import Applied
 
 _PRECISIONS = ("fp16", "int8", "fp32")
 
@@ -29,6 +30,9 @@ def check(
     loadables_free: Annotated[
         int, typer.Option(help="Loadables that the core can still take.", min=0, max=16)
     ] = 16,
+    rewrite: Annotated[
+        bool, typer.Option("--rewrite", help="Place it after the rewrites that deploy would do.")
+    ] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Fail when a compute layer stays on the GPU.")
     ] = False,
@@ -42,23 +46,27 @@ def check(
     from edgetrt.model import dla_report, onnx_file
     from edgetrt.model.dla import check as place
     from edgetrt.model.graph import Graph
+    from edgetrt.model.head_split import find_split
+    from edgetrt.model.rewrite import lift
 
     if not dla:
         raise ConfigError("nothing to check", "say what to check: --dla")
     if precision not in _PRECISIONS:
         raise ConfigError(f"unknown precision {precision!r}", f"one of {', '.join(_PRECISIONS)}")
-    graph = Graph.of(onnx_file.load(model))
+    graph = Graph.of(onnx_file.load(model, external=rewrite))
+    applied: tuple[Applied, ...] = ()
+    if rewrite:
+        lifted = lift(graph, target, trt, precision)
+        graph, applied = lifted.graph, lifted.applied
     placement = place(graph, target, trt, precision, loadables_free)
+    split = find_split(graph, placement)
     if html is not None:
-        _write(html, dla_report.to_html(placement, model.name))
+        _write(html, dla_report.to_html(placement, model.name, applied, split))
     if json:
-        print_json(dla_report.to_dict(placement, str(model)))
+        print_json(dla_report.to_dict(placement, str(model), applied, split))
     else:
-        _print(placement, model.name)
+        _print(placement, model.name, (*map(str, applied), *([str(split)] if split else [])))
     _demand(placement, strict, min_coverage)
-
-
-command = check
 
 
 def _write(path: Path, page: str) -> None:
@@ -89,7 +97,7 @@ def _demand(placement: Placement, strict: bool, min_coverage: float) -> None:
         )
 
 
-def _print(placement: Placement, name: str) -> None:
+def _print(placement: Placement, name: str, steps: tuple[str, ...]) -> None:
     from rich.markup import escape
 
     from edgetrt.model.dla_report import numbers
@@ -103,6 +111,8 @@ def _print(placement: Placement, name: str) -> None:
     out.print(" · ".join(f"{what} {value}" for what, value in numbers(placement)), soft_wrap=True)
     if placement.on("gpu"):
         out.print(_table(placement))
+    for step in steps:
+        out.print(escape(step), soft_wrap=True)
     for note in placement.notes:
         out.print(f"note: {escape(note)}", soft_wrap=True)
 

@@ -32,9 +32,6 @@ def inspect(
         out.print(_table(info))
 
 
-command = inspect
-
-
 def _table(info: ModelInfo) -> Table:
     from rich.table import Table
     from rich.text import Text

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from edgetrt.model.head_split import HeadSplit
     from edgetrt.model.placement import LayerPlacement, Placement
+    from edgetrt.model.rewrite import Applied
 
 _COLOURS = {"dla": "#76b900", "gpu": "#d9822b", "folded": "#c8ccd0"}
 _TITLES = {"dla": "DLA", "gpu": "GPU", "folded": "folded away"}
@@ -43,8 +47,20 @@ tr.gpu td:nth-child(3) {{ color: #a85a0c; font-weight: 600 }}
 """
 
 
-def to_dict(placement: Placement, model: str) -> dict[str, Any]:
-    """The report that `edgetrt check --json` prints."""
+def to_dict(
+    placement: Placement,
+    model: str,
+    applied: Sequence[Applied] = (),
+    split: HeadSplit | None = None,
+) -> dict[str, Any]:
+    """The report that `edgetrt check --json` prints.
+
+    Args:
+        placement: of the network as it would be built.
+        model: its file.
+        applied: rewrites that were done before it was placed.
+        split: where to cut it, when its decode stays on the GPU.
+    """
     return {
         "model": model,
         "target": placement.target,
@@ -69,6 +85,8 @@ def to_dict(placement: Placement, model: str) -> dict[str, Any]:
             "compute_layers": len(placement.gpu_compute),
         },
         "layers": [_layer(layer) for layer in placement.layers],
+        "rewrites": [asdict(step) for step in applied],
+        "head_split": None if split is None else asdict(split),
         "notes": list(placement.notes),
     }
 
@@ -99,10 +117,16 @@ def numbers(placement: Placement) -> list[tuple[str, str]]:
     ]
 
 
-def to_html(placement: Placement, model: str) -> str:
+def to_html(
+    placement: Placement,
+    model: str,
+    applied: Sequence[Applied] = (),
+    split: HeadSplit | None = None,
+) -> str:
     """A self-contained page: verdict, a bar of all layers by device, the table with the reasons."""
     hint = f"<p>{escape(placement.hint)}</p>" if placement.hint else ""
-    notes = "".join(f"<p>{escape(note)}</p>" for note in placement.notes)
+    steps = [*map(str, applied), *([str(split)] if split else []), *placement.notes]
+    notes = "".join(f"<p>{escape(note)}</p>" for note in steps)
     sums = "".join(
         f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in numbers(placement)
     )
