@@ -123,7 +123,7 @@ def test_a_broker_killed_in_the_middle_costs_only_what_is_counted(tmp_path: Path
     ):
         observer.wait_for(STATUS)
         lost = feed(sender, range(200))
-        observer.wait_for(RESULTS, 1)
+        observer.wait_for(RESULTS, 200)
         broker.stop()
         lost += feed(sender, range(200, 400))
         broker.start()
@@ -132,7 +132,7 @@ def test_a_broker_killed_in_the_middle_costs_only_what_is_counted(tmp_path: Path
         observer.wait_for(HEALTH, len(observer.on(HEALTH)) + 1)
         lost += feed(sender, range(400, 600))
         sender.close()
-        observer.wait_for(RESULTS, len(observer.on(RESULTS)))
+        observer.wait_for(RESULTS, 400)
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
         observer.wait_for(STATUS, 3)
@@ -144,8 +144,8 @@ def test_a_broker_killed_in_the_middle_costs_only_what_is_counted(tmp_path: Path
         assert told.reconnects == 1
         assert {result.frame for result in got} >= set(range(400, 600))
         assert len({result.seq for result in got}) == len(got)
-        # What was published and acknowledged before the kill may not have reached the observer.
-        assert told.published - 64 <= len(got) <= 600
+        # Acknowledgements may have been lost with the broker, messages not.
+        assert told.published <= len(got) <= 600
 
 
 def test_a_killed_agent_is_told_by_its_last_will_and_late_observers_see_it(tmp_path: Path) -> None:
