@@ -157,4 +157,6 @@ def _not_opened(error: Exception, name: str, *, late: bool, remote: bool) -> Sou
             f"{name}: not a video, or damaged at its beginning or cut off",
             "Play it with another program; copy or record it again if that fails too.",
         )
-    return SourceError(f"{name}: cannot be opened: {reason(error)}", "Check the name and the rights.")
+    return SourceError(
+        f"{name}: cannot be opened: {reason(error)}", "Check the name and the rights."
+    )

@@ -193,7 +193,8 @@ def _deep_to_bytes(image: Image.Image) -> NDArray[np.uint8]:
     """16-bit grey (held as I;16 or I) to its upper byte; floats are 0..1, or 0..255 when larger."""
     values = np.asarray(image)
     if image.mode == "F":
-        bright = np.nan_to_num(values) * (255.0 if values.max(initial=0.0) <= 1.0 else 1.0)
+        known = np.nan_to_num(values)
+        bright = known * (255.0 if known.max(initial=0.0) <= 1.0 else 1.0)
     else:
         bright = values.astype(np.int64) >> 8 if _is_deep(image, values) else values
     return cast("NDArray[np.uint8]", np.clip(bright, 0, 255).astype(np.uint8))

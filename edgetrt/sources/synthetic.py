@@ -217,11 +217,11 @@ def draw_figure(
     *,
     faces_left: bool,
 ) -> Sprite:
-    """Draw a walking figure, four times as large and then reduced; `phase` 0..1 of its stride."""
-    h = tall * 4
-    image = Image.new("RGBA", (h, h), (0, 0, 0, 0))
+    """Draw a walking figure, larger than wanted and then reduced; `phase` 0..1 of its stride."""
+    h = tall * max(1, min(4, 480 // tall))
+    image = Image.new("RGBA", (h // 2, h), (0, 0, 0, 0))
     pen = ImageDraw.Draw(image)
-    middle, hip, swing = h / 2, 0.54 * h, float(np.sin(2 * np.pi * phase)) * 0.13 * h
+    middle, hip, swing = h / 4, 0.54 * h, float(np.sin(2 * np.pi * phase)) * 0.13 * h
     for side, shade in ((-1, 0.8), (1, 1.0)):  # the far limbs first, darker
         leg = tuple(int(c * shade) for c in trousers)
         arm = tuple(int(c * shade) for c in shirt)
@@ -235,7 +235,7 @@ def draw_figure(
     pen.ellipse((middle - 0.06 * h, 0, middle + 0.065 * h, 0.15 * h), fill=(*skin, 255))
     if faces_left:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    small = np.asarray(image.resize((tall, tall), Image.Resampling.BOX))
+    small = np.asarray(image.resize((tall // 2, tall), Image.Resampling.BOX))
     opaque = small[:, :, 3] >= 128
     rows, columns = np.flatnonzero(opaque.any(axis=1)), np.flatnonzero(opaque.any(axis=0))
     cut = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]

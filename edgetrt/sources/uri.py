@@ -93,8 +93,14 @@ class SourceUri:
 
     def __str__(self) -> str:
         """As a person wrote it, without the password."""
+        return self._text(redact(self.target))
+
+    def written(self) -> str:
+        """As `parse` reads it, password and all."""
+        return self._text(self.target)
+
+    def _text(self, target: str) -> str:
         query = "&".join(f"{key}={value}" for key, value in self.options.items())
-        target = redact(self.target)
         text = target if self.scheme.startswith("rtsp") else f"{self.scheme}:{target}"
         return text + (("&" if "?" in text else "?") + query if query else "")
 
@@ -202,7 +208,7 @@ def _picture_size(target: str, text: str) -> str:
 def _resolve(path: str, base: Path | None) -> Path:
     try:
         return (base or Path()) / Path(path).expanduser()
-    except RuntimeError:  # no such user
+    except (RuntimeError, ValueError):  # no such user, or no name that a user can have
         return (base or Path()) / path
 
 
