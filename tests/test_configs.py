@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgetrt import app, document
+from edgetrt import document
 from edgetrt.config import DeviceConfig, PipelineConfig
 from edgetrt.engine import recipe as recipes
 from edgetrt.errors import ConfigError
@@ -21,10 +21,10 @@ RECIPES = sorted((ROOT / "engines").glob("*/recipe*.yaml"))
 def test_the_device_example_names_pipelines_that_are_there() -> None:
     device = document.load(DEVICE, DeviceConfig)
 
-    files = app.pipeline_files(device, DEVICE)
+    folders = [document.beside(DEVICE, entry) for entry in device.pipelines]
 
-    assert files == [path for path in PIPELINES if path.suffix == ".yaml"]
-    assert files
+    assert folders == [ROOT / "configs/pipelines.d"]
+    assert list(folders[0].glob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", PIPELINES, ids=lambda path: path.name)

@@ -48,12 +48,12 @@ class Machine:
     folders: tuple[str, ...]
 
     def run(
-        self, *command: str, user: str = "root", timeout_s: float = 1800
+        self, *command: str, user: str = "root", folder: str = "/", timeout_s: float = 1800
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command in it as `user`; its stderr goes to ours, so that one sees it work."""
+        """Run a command in a folder of it as `user`; its stderr goes to ours, so that one sees it work."""
         home = "/root" if user == "root" else f"/home/{user}"
         path = "/usr/sbin:/usr/bin" if user == "root" else "/usr/bin"  # as Debian gives them
-        inside = ["env", "-i", f"HOME={home}", f"USER={user}", f"PATH={path}"]
+        inside = ["env", "-i", f"--chdir={folder}", f"HOME={home}", f"USER={user}", f"PATH={path}"]
         inside += [f"{key}={value}" for key, value in self.environment.items()]
         outside = [
             *NAMESPACE,

@@ -31,19 +31,22 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
 def test_the_demo_sets_itself_up_and_finds_people(machine: Machine) -> None:
     home = machine.clone(REPOSITORY)
 
-    done = machine.run(f"{home}/scripts/demo", "--headless", "--frames", "200", "--json")
+    demo = ("./scripts/demo", "--headless", "--frames", "200", "--json")
+    done = machine.run(*demo, folder=home)
 
     assert done.returncode == 0, done.stdout
     summary = json.loads(done.stdout)
     assert summary["received"] == summary["published"] > 0
     assert summary["mean_detections"] > 0
+    for output in summary["output"]:
+        assert Path(f"{machine.root}{home}", output).stat().st_size > 10_000
     assert broker_starts_by_itself(machine) == []
 
 
 def test_the_tests_set_themselves_up_and_pass(machine: Machine) -> None:
     home = machine.clone(REPOSITORY)
 
-    done = machine.run(f"{home}/scripts/test", "-q")
+    done = machine.run("./scripts/test", "-q", folder=home)
 
     assert done.returncode == 0, done.stdout[-8000:]
 
@@ -56,7 +59,8 @@ def test_an_ordinary_user_changes_nothing_but_checkout_and_cache(machine: Machin
     home = machine.clone(REPOSITORY, user="visitor")
     before = written(machine)
 
-    done = machine.run(f"{home}/scripts/demo", "--headless", "--frames", "50", user="visitor")
+    demo = ("./scripts/demo", "--headless", "--frames", "50")
+    done = machine.run(*demo, folder=home, user="visitor")
 
     assert done.returncode == 0, done.stdout
     ours = (home, "/home/visitor/.cache")
