@@ -17,7 +17,9 @@ import onnx
 from edgetrt.errors import ModelError
 from edgetrt.model.activations import Activation
 from edgetrt.model.half import QUANTIZED
+from edgetrt.model.standins import put_back, stand_ins
 from edgetrt.model.storage import (
+    Spool,
     array_of,
     is_reference,
     read_skeleton,
@@ -116,6 +118,7 @@ class Quantizer:
         self.activations = activations
         self.style = style
         self.wiring = Wiring(self.model)
+        self.stand_ins = stand_ins(self.wiring)
         self.limits: Limits = {**_constant_limits(self.wiring), **limits_of(activations, method)}
 
     def candidates(self) -> list[onnx.NodeProto]:
@@ -140,7 +143,10 @@ class Quantizer:
         if not nodes:
             write_network(self.model, out)
             return
-        write_network(self._quantized(nodes), out)
+        model = self._quantized(nodes)
+        with Spool(out.with_name(out.name + ".spool")) as spool:
+            put_back(model, self.stand_ins, spool)
+            write_network(model, out)
 
     def _quantized(self, nodes: list[str]) -> onnx.ModelProto:
         from onnxruntime.quantization import QuantType
@@ -190,10 +196,12 @@ class Quantizer:
         return TensorsData(CalibrationMethod.MinMax, data)
 
     def _loaded(self) -> onnx.ModelProto:
-        """The network with its weights and all shapes, marked as the quantizer expects it."""
+        """The network with weights or stand-ins and all shapes, marked as the quantizer expects."""
         model = onnx.shape_inference.infer_shapes(self.model)
         for tensor in model.graph.initializer:
-            if is_reference(tensor):
+            if tensor.name in self.stand_ins:
+                tensor.CopyFrom(self.stand_ins[tensor.name].small())
+            elif is_reference(tensor):
                 values = array_of(tensor)
                 tensor.ClearField("external_data")
                 tensor.ClearField("data_location")

@@ -192,3 +192,52 @@ def test_divergence_of_few_values_is_nothing() -> None:
     counts[5] = 10
     assert divergence(counts, 128) == pytest.approx(0.0, abs=1e-9)
     assert divergence(np.zeros(2048, np.int64), 128) == 0.0
+
+
+def straightforward(quantizer: Quantizer, out: Path) -> onnx.ModelProto:
+    """The same with every weight in the quantizer's own hands."""
+    quantizer.stand_ins = {}
+    return written(quantizer, out, DECODE)
+
+
+@pytest.mark.parametrize("style", [TENSORRT, TENSORRT_8, CPU, CPU_SATURATING])
+def test_stand_ins_change_nothing(tmp_path: Path, style: Style) -> None:
+    quantizer = prepared(tmp_path, style)
+    small = written(quantizer, tmp_path / "small.onnx", DECODE)
+    assert quantizer.stand_ins.keys() >= {"w2"}
+    whole = straightforward(quantizer, tmp_path / "whole.onnx")
+    a = {t.name: numpy_helper.to_array(t) for t in small.graph.initializer}
+    b = {t.name: numpy_helper.to_array(t) for t in whole.graph.initializer}
+    assert a.keys() == b.keys()
+    for name, values in a.items():
+        if values.dtype == np.int8:  # a tie may round to either side
+            assert np.abs(values.astype(int) - b[name].astype(int)).max(initial=0) <= 1, name
+            assert np.mean(values != b[name]) < 0.01, name
+        else:
+            np.testing.assert_allclose(values, b[name], rtol=1e-6, err_msg=name)
+    assert [n.name for n in small.graph.node] == [n.name for n in whole.graph.node]
+
+
+def test_channels_of_matrices_follow_the_operator(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    nodes = [
+        helper.make_node("Gemm", ["x", "g", "gb"], ["a"], "gemm", transB=1),
+        helper.make_node("MatMul", ["a", "m"], ["b"], "matmul"),
+        helper.make_node("Gemm", ["b", "h"], ["y"], "plain_gemm"),
+    ]
+    weights = {
+        "g": rng.standard_normal((40, 30)).astype(np.float32),
+        "gb": rng.standard_normal(40).astype(np.float32),
+        "m": rng.standard_normal((40, 50)).astype(np.float32),
+        "h": rng.standard_normal((50, 20)).astype(np.float32),
+    }
+    path = save(network(nodes, {"x": (1, 30)}, {"y": (1, 20)}, weights), tmp_path / "net.onnx")
+    frames = [{"x": rng.standard_normal((1, 30)).astype(np.float32)} for _ in range(3)]
+    quantizer = Quantizer(path, measure(read_skeleton(path), frames))
+    assert {n: s.axis for n, s in quantizer.stand_ins.items()} == {"g": 0, "m": 1, "h": 1}
+    model = written(quantizer, tmp_path / "int8.onnx")
+    scales = {t.name: list(t.dims) for t in model.graph.initializer if t.name.endswith("_scale")}
+    assert (scales["g_scale"], scales["m_scale"], scales["h_scale"]) == ([40], [50], [20])
+    a, b = Reference(path), Reference(tmp_path / "int8.onnx", simulate=True)
+    x, y = a(frames[0])["y"], b(frames[0])["y"]
+    assert np.abs(x - y).max() < 0.05 * np.abs(x).max()
