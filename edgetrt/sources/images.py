@@ -166,8 +166,9 @@ def load_rgb(path: Path) -> NDArray[np.uint8]:
     try:
         with Image.open(path) as image:
             _check_size(path, image)
+            deep = image.format == "PNG" or image.mode.startswith("I;16")
             upright = ImageOps.exif_transpose(image) or image
-            return np.array(to_rgb(upright), dtype=np.uint8)
+            return np.array(to_rgb(upright, deep=deep), dtype=np.uint8)
     except SourceError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -178,10 +179,15 @@ def load_rgb(path: Path) -> NDArray[np.uint8]:
         raise SourceError(f"{path}: damaged picture: {error!r}") from error
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert any of Pillow's modes to 8-bit RGB, as a person would see it."""
-    if image.mode.startswith(("I", "F")):
-        return Image.fromarray(_deep_to_bytes(image)).convert("RGB")
+def to_rgb(image: Image.Image, *, deep: bool) -> Image.Image:
+    """Convert any of Pillow's modes to 8-bit RGB, as a person would see it.
+
+    `deep` says that integers are of 16 bits; older versions of Pillow hold them in 32.
+    """
+    if image.mode == "F":
+        return Image.fromarray(_floats_to_bytes(np.asarray(image))).convert("RGB")
+    if image.mode.startswith("I"):
+        return Image.fromarray(_integers_to_bytes(np.asarray(image), deep=deep)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         seen = image.convert("RGBA")
         paper = Image.new("RGBA", seen.size, "white")
@@ -189,19 +195,18 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _deep_to_bytes(image: Image.Image) -> NDArray[np.uint8]:
-    """16-bit grey (held as I;16 or I) to its upper byte; floats are 0..1, or 0..255 when larger."""
-    values = np.asarray(image)
-    if image.mode == "F":
-        known = np.nan_to_num(values)
-        bright = known * (255.0 if known.max(initial=0.0) <= 1.0 else 1.0)
-    else:
-        bright = values.astype(np.int64) >> 8 if _is_deep(image, values) else values
+def _floats_to_bytes(values: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """Take them for 0..1, or for 0..255 when one is larger; what is no number is black."""
+    known = np.nan_to_num(values)
+    bright = known * (255.0 if known.max(initial=0.0) <= 1.0 else 1.0)
     return cast("NDArray[np.uint8]", np.clip(bright, 0, 255).astype(np.uint8))
 
 
-def _is_deep(image: Image.Image, values: NDArray[np.generic]) -> bool:
-    return image.mode.startswith("I;16") or bool(values.max(initial=0) > 255)
+def _integers_to_bytes(values: NDArray[np.generic], *, deep: bool) -> NDArray[np.uint8]:
+    """Keep the upper byte of 16 bits; 32 bits hold 16, or 8 when none is larger."""
+    wide = values.astype(np.int64)
+    bright = wide >> 8 if deep or wide.max(initial=0) > 255 else wide
+    return cast("NDArray[np.uint8]", np.clip(bright, 0, 255).astype(np.uint8))
 
 
 def _check_size(path: Path, image: Image.Image) -> None:
