@@ -75,6 +75,8 @@ def feed(sender: Sender, numbers: range, rate_hz: float = 500.0) -> int:
     for index, number in enumerate(numbers):
         time.sleep(max(0.0, start + index / rate_hz - time.monotonic()))
         lost += not sender.send(frame(number, lost))
+    while not sender.flush():
+        time.sleep(0.005)
     return lost
 
 
