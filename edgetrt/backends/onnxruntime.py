@@ -32,6 +32,7 @@ _UNSUPPORTED = (
     re.compile(r"Could not find an implementation for (?P<op>[\w.]+)\(\d+\)"),
 )
 _OPSET = re.compile(r"Opset (?P<version>\d+) is under development")
+_DATA_FILE = re.compile(r"(GetFileLength for |does not exist: \"?)(?P<file>[^\"]+?)(\"| failed|$)")
 _PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .*? failed:)?", re.S)
 _POSITION = re.compile(r"/?[\w/]+\.(cc|h):\d+ (\w+ (?=[A-Z]))?")
 
@@ -219,9 +220,11 @@ def _explain(model: Path, error: Exception) -> ModelError:
             f"{model}: written for ONNX opset {match['version']}, too new for this ONNX Runtime",
             "Update onnxruntime, or export the network with a lower opset (17 runs everywhere).",
         )
-    if "xternal data" in text:
+    if "xternal data" in text or "GetFileLength" in text:
+        missing = _DATA_FILE.search(text)
+        what = missing["file"] if missing else _reason(error)
         return ModelError(
-            f"{model}: its external data is missing or damaged: {_reason(error)}",
+            f"{model}: its external data is missing or damaged: {what}",
             "Copy the data file that belongs to the network into the same folder.",
         )
     return ModelError(

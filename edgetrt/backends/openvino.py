@@ -18,7 +18,9 @@ from edgetrt.errors import BackendError, InferenceError, ModelError, Unsupported
 from edgetrt.types import Shape, TensorSpec
 
 _INSTALL = "Install it: pip install 'edgetrt[openvino]'."
-_UNCONVERTED = re.compile(r"No conversion rule found for operations: (?P<ops>.+)")
+_UNCONVERTED = re.compile(
+    r"(No conversion rule found for|does not support the following ONNX) operations: (?P<ops>.+)"
+)
 _NOISE = re.compile(r"^(Exception from|Check '|FrontEnd API failed|Loading input model|Summary:)")
 
 
