@@ -68,7 +68,9 @@ def skim(path: Path) -> Skim:
 
 
 def load(path: Path, *, external: bool = False) -> onnx.ModelProto:
-    """Parse the whole file; external data stays on the disk unless it is asked for.
+    """Parse the whole file, with the model's own functions written out.
+
+    External data stays on the disk unless it is asked for.
 
     Raises:
         ModelError: missing, empty, truncated, or not an ONNX file; with `external` also when a file
@@ -76,11 +78,24 @@ def load(path: Path, *, external: bool = False) -> onnx.ModelProto:
     """
     skim(path)
     model = _parse(path, path.read_bytes())
+    if model.functions:
+        model = _inlined(path, model)
     if external and external_files(model, path):
         import onnx
 
         onnx.load_external_data_for_model(model, str(path.resolve().parent))
     return model
+
+
+def _inlined(path: Path, model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with its own functions written out, as TensorRT's parser does."""
+    from onnx import inliner
+
+    try:
+        return inliner.inline_local_functions(model)
+    except (RuntimeError, ValueError) as error:
+        hint = "export it again without local functions"
+        raise ModelError(f"{path}: its functions cannot be written out: {error}", hint) from error
 
 
 def external_files(model: onnx.ModelProto, path: Path) -> tuple[Path, ...]:

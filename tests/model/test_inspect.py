@@ -210,6 +210,17 @@ def test_missing_empty_and_folder(tmp_path: Path) -> None:
         summarize(tmp_path)
 
 
+def test_functions_of_the_model_are_written_out(tmp_path: Path) -> None:
+    made = model([node("Twice", "x", "y")], {"x": (1, 3, 8, 8)}, ["y"])
+    made.graph.node[0].domain = "local"
+    inner = [node("Relu", "a", "b"), node("Sigmoid", "b", "c")]
+    opsets = [onnx.helper.make_opsetid("", 17)]
+    made.functions.append(onnx.helper.make_function("local", "Twice", ["a"], ["c"], inner, opsets))
+    made.opset_import.append(onnx.helper.make_opsetid("local", 1))
+
+    assert inspect(save(made, tmp_path)).operators == {"Relu": 1, "Sigmoid": 1}
+
+
 @pytest.mark.parametrize("part", [0.1, 0.5, 0.99])
 def test_a_truncated_file_is_refused_by_both(tmp_path: Path, part: float) -> None:
     data = PERSON.read_bytes()
