@@ -56,9 +56,11 @@ class HeadSplit:
 def find_split(graph: Graph, placement: Placement) -> HeadSplit | None:
     """The cut behind everything that reaches the DLA without passing the GPU.
 
-    None when nothing stays on the GPU, when nothing can run before it, or when more than
+    None when no compute layer stays on the GPU, when nothing can run before it, or when more than
     `MAX_TAIL_SHARE` of the work lies behind it: then it is the backbone that does not fit.
     """
+    if not placement.gpu_compute:
+        return None
     shapes = shape_inference.infer(graph)
     tail = _tail(graph, placement, shapes)
     head = [index for index in range(len(graph.nodes)) if index not in tail]

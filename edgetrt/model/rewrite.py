@@ -14,6 +14,7 @@ from edgetrt.model import shapes as shape_inference
 from edgetrt.model.dla import check
 from edgetrt.model.rewrites.activations import activations
 from edgetrt.model.rewrites.convolutions import (
+    channel_shuffle,
     deconv_padding,
     depth_space,
     fold_batchnorm,
@@ -40,6 +41,7 @@ RULES: Mapping[str, tuple[Rule, str]] = {
     "pooling_windows": (pooling_windows, "windows over 8 as chains of smaller ones"),
     "activations": (activations, "activations and arithmetic in pieces that the DLA has"),
     "depth_space": (depth_space, "pixels and channels rearranged by a convolution"),
+    "channel_shuffle": (channel_shuffle, "channels reordered by a 1×1 convolution"),
     "gather_to_conv": (gather_to_conv, "channels picked by a 1×1 convolution"),
     "deconv_padding": (deconv_padding, "border of a deconvolution cut off behind it"),
     "resize_scales": (resize_scales, "resizing by constant scales"),
@@ -150,6 +152,10 @@ def _wanted(name: str, graph: Graph, placement: Placement) -> frozenset[Node]:
     if name == "gemm_to_conv":  # a whole chain changes, of which only a part falls back
         products = frozenset(node for node, _ in pairs if node.op in ("Gemm", "MatMul"))
         return products if placement.gpu_compute else frozenset()
+    if name == "channel_shuffle":  # its three layers are only together what can be replaced
+        return frozenset(
+            node for node, layer in pairs if node.op == "Reshape" and layer.device == "gpu"
+        )
     wanted = {node for node, layer in pairs if layer.rewrite == name}
     if name == "fold_pad":
         wanted |= {reader for node in wanted for reader in graph.consumers.get(node.outputs[0], ())}

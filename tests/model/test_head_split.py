@@ -82,6 +82,13 @@ def test_a_network_that_fits_is_not_cut() -> None:
     assert find_split(graph, check(graph, ORIN, "10.3")) is None
 
 
+def test_a_reshape_at_the_end_is_no_decode() -> None:
+    nodes = [node("Relu", "x", "r"), node("Flatten", "r", "y")]
+    graph = graph_of(nodes, {"x": (1, 8, 4, 4)}, ["y"])
+
+    assert find_split(graph, check(graph, ORIN, "10.3")) is None
+
+
 def test_the_cut_is_in_the_metadata() -> None:
     graph = Graph.of(onnx_file.load(PERSON / "person.onnx"))
     split = find_split(graph, check(graph, ORIN, "10.3"))

@@ -262,6 +262,27 @@ def test_a_classifier_ends_on_the_dla(attributes: dict[str, object]) -> None:
     assert len(found.placement.loadables) == 1
 
 
+def test_a_channel_shuffle_is_a_convolution() -> None:
+    constants = {
+        "w": weights(12, 12, 1, 1),
+        "five": np.asarray([2, 3, 4, 5, 6], np.int64),
+        "four": np.asarray([2, 12, 5, 6], np.int64),
+    }
+    nodes = [
+        node("Conv", "x w", "c"),
+        node("Reshape", "c five", "r"),
+        node("Transpose", "r", "t", perm=[0, 2, 1, 3, 4]),
+        node("Reshape", "t four", "s"),
+        node("Conv", "s w", "y"),
+    ]
+    graph = graph_of(nodes, {"x": (2, 12, 5, 6)}, ["y"], constants)
+    found = lifted(graph)
+
+    assert len(check(graph, ORIN, "10.3").loadables) == 2
+    assert [item.op for item in found.graph.nodes] == ["Conv", "Conv", "Conv"]
+    assert len(found.placement.loadables) == 1
+
+
 def test_batch_normalization_goes_into_its_convolution() -> None:
     constants = {"w": weights(6, 8, 3, 3), "s": weights(6), "b": weights(6), "m": weights(6)}
     constants["v"] = np.abs(weights(6)) + 0.5
@@ -352,7 +373,12 @@ def test_weights_are_shared_with_the_network_before() -> None:
 def test_every_rewrite_has_a_case_here() -> None:
     tried = {rewrite for rewrite, _ in LIFTS.values()}
 
-    assert set(NAMES) - tried == {"static_shapes", "gemm_to_conv", "fold_batchnorm"}
+    assert set(NAMES) - tried == {
+        "static_shapes",
+        "gemm_to_conv",
+        "fold_batchnorm",
+        "channel_shuffle",
+    }
 
 
 @settings(max_examples=25, deadline=None)

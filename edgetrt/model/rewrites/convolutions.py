@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from edgetrt.model.rewrites.edit import Edit
 
 _MAX_STRIDE, _MAX_KERNEL = 8, 32
+_SHUFFLE = ("Reshape", "Transpose", "Reshape")
 _NOT_NEGATIVE = ("Relu", "Sigmoid", "Softmax")
 
 
@@ -95,6 +96,28 @@ def _strided_slice(edit: Edit, node: Node, channels: int) -> bool:
         strides=stride,
         group=channels,
     )
+    return True
+
+
+def channel_shuffle(edit: Edit, node: Node) -> bool:
+    """Reshape, Transpose, Reshape that only reorder channels: a 1×1 convolution with one 1 per row.
+
+    The detour over five dimensions is what keeps ShuffleNets off the DLA.
+    """
+    swap = edit.graph.producers.get(node.input(0))
+    split = edit.graph.producers.get(swap.input(0)) if swap is not None else None
+    if swap is None or split is None or (node.op, swap.op, split.op) != _SHUFFLE:
+        return False
+    source, groups = edit.shape(split.input(0)), edit.shape(split.outputs[0])
+    whole = source is not None and source == edit.shape(node.outputs[0]) and len(source) == 4
+    if source is None or not whole or swap.ints("perm", ()) != (0, 2, 1, 3, 4):
+        return False
+    if groups is None or groups[:1] + groups[3:] != source[:1] + source[2:]:
+        return False
+    order = np.arange(source[1]).reshape(groups[1:3]).T.reshape(-1)
+    weights = np.eye(source[1], dtype=edit.dtype(split.input(0)))[order]
+    inputs = (split.input(0), edit.constant(node.name, weights[:, :, None, None]))
+    edit.emit("Conv", inputs, node.name, outputs=node.outputs, kernel_shape=(1, 1))
     return True
 
 
