@@ -7,7 +7,7 @@ one.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import msgspec
 
@@ -128,6 +128,21 @@ class DeviceConfig(Struct, frozen=True):
     broker: BrokerConfig = BrokerConfig()
     publish: PublishConfig = PublishConfig()
     pipelines: tuple[str, ...] = ("pipelines.d",)
+
+
+def backend(text: str) -> BackendName:
+    """Read a backend's name.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    try:
+        name: BackendName = msgspec.convert(text, BackendName)
+    except msgspec.ValidationError:
+        raise ConfigError(
+            f"--backend {text!r}: no such backend", f"One of {', '.join(get_args(BackendName))}."
+        ) from None
+    return name
 
 
 def broker(text: str) -> BrokerConfig:

@@ -22,7 +22,7 @@ from edgetrt.boards import generic, jetson
 from edgetrt.clock import SystemClock
 from edgetrt.engine.accuracy import Gate
 from edgetrt.engine.bench import bench
-from edgetrt.engine.deploy import Product
+from edgetrt.engine.deploy import NETWORK, Product
 from edgetrt.engine.fingerprint import Toolchain
 from edgetrt.errors import BackendError, SourceLostError
 from edgetrt.model import frames as frame_files
@@ -186,10 +186,9 @@ class CpuShop(Shop):
     def build(self, spec: BuildSpec, folder: Path, say: Callable[[str], None]) -> Product:
         """Nothing is compiled ahead: the network is the engine."""
         say("copying the network")
-        path = folder / "model.onnx"
-        if spec.onnx != path:
-            shutil.copyfile(spec.onnx, path)
-        return Product(path)
+        path = folder / NETWORK
+        shutil.copyfile(spec.onnx, path)
+        return Product(path, path)
 
     def load(self, engine: Path) -> Session:
         """Load a network's file."""
@@ -226,7 +225,7 @@ class TensorRtShop(Shop):
             folder / "engine.plan",
             lambda at: say(at.phase if at.fraction is None else f"{at.phase} {at.fraction:.0%}"),
         )
-        return Product(result.plan, result.built.warnings)
+        return Product(result.plan, spec.onnx, result.built.warnings)
 
     def load(self, engine: Path) -> Session | None:
         """Load a plan where there is a GPU; None where engines can only be built."""

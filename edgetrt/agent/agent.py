@@ -152,8 +152,8 @@ class Agent:
             return self._refuse(error.message)
         if isinstance(message, wire.FrameResult):
             return self._take_result(topic, message)
-        if isinstance(message, wire.GrantMessage):
-            return self._refuse("a grant, which is the agent's to give")
+        if not isinstance(message, wire.PipelineReport):
+            return self._refuse(f"{type(message).__name__}, which is not for the agent")
         if self._pipelines.put(message, self._monotonic_ns()):
             self._health_due.set()
         return None

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from edgetrt import __version__
-from edgetrt.cli import agent, check, demo, doctor, engines, inspect, run, runtime, up
+from edgetrt.cli import agent, check, demo, deploy, doctor, engines, inspect, run, runtime, up
 from edgetrt.cli.output import err, print_error
 from edgetrt.errors import EdgetrtError
 
@@ -27,6 +27,7 @@ for command in (
     run.run,
     inspect.inspect,
     check.check,
+    deploy.deploy,
     doctor.doctor,
     demo.demo,
     up.up,

@@ -18,7 +18,7 @@ SYNTHETIC, SYNTHETIC_FRAMES = "synthetic:768x576?objects=8", 300
 LIMIT_S = 900.0
 
 
-def demo(  # noqa: PLR0913 - each is an option
+def demo(
     headless: Annotated[bool, typer.Option(help="No live view, only the summary.")] = False,
     frames: Annotated[int | None, typer.Option(min=1, help="End after this many frames.")] = None,
     video: Annotated[Path | None, typer.Option(help="A video of your own.")] = None,
@@ -120,7 +120,7 @@ def _broker(named: str | None, folder: str) -> Iterator[BrokerConfig]:
 @contextlib.contextmanager
 def _view(quiet: bool, frames: int | None, source: str) -> Iterator[Callable[[Observer], None]]:
     if quiet:
-        yield lambda seen: None  # noqa: ARG005
+        yield lambda seen: None
         return
     from rich.live import Live
 

@@ -44,15 +44,25 @@ if TYPE_CHECKING:
 Say = Callable[[str, str], None]
 """Told the step and what it is doing."""
 
+NETWORK = "model.onnx"
+"""Name of the network in a cache entry: its metadata say how the engine's tensors are read."""
+
 JUDGED = 32
 """Frames that the gate compares at most; all of them calibrate."""
 
 
 @dataclass(frozen=True)
 class Product:
-    """A built engine: the file that a backend loads, and what the builder said."""
+    """A built engine.
+
+    Attributes:
+        path: the file that a backend loads.
+        network: the network it was made from; the same file where nothing is compiled ahead.
+        warnings: what the builder said.
+    """
 
     path: Path
+    network: Path
     warnings: tuple[str, ...] = ()
 
 
@@ -128,7 +138,7 @@ def deploy(order: Order, shop: Shop, cache: Cache, say: Say) -> Report:
             report, product = work.run(name)
             cache.put(
                 name.digest,
-                {product.path.name: product.path},
+                {product.path.name: product.path, NETWORK: product.network},
                 product.path.name,
                 name.fields,
                 {"model": order.recipe.model.name, "report": msgspec.to_builtins(report)},

@@ -19,12 +19,13 @@ Version = tuple[int, ...]
 
 
 class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A module that engines are built for."""
+    """A module that engines are built for; `modules` are its part numbers, or beginnings of them."""
 
     title: str
     soc: str
     family: str
     dla_cores: int
+    modules: tuple[str, ...] = ()
 
 
 class Release(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -90,6 +91,20 @@ def find_target(name: str) -> Target:
     near = difflib.get_close_matches(name.lower(), known, 1, 0.4)
     guess = f"did you mean {near[0]}? " if near else ""
     raise ConfigError(f"unknown target {name!r}", f"{guess}known targets: {', '.join(known)}")
+
+
+def target_of(part_number: str | None) -> str | None:
+    """The target that a module's part number belongs to; None when it is none of ours."""
+    if part_number is None:
+        return None
+    return next(
+        (
+            name
+            for name, target in boards().targets.items()
+            if any(part_number.startswith(module) for module in target.modules)
+        ),
+        None,
+    )
 
 
 def parse_version(text: str) -> Version:

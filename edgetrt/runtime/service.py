@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from typing import TYPE_CHECKING
 
 from edgetrt import wire
-from edgetrt.errors import MessageError
+from edgetrt.errors import EdgetrtError, MessageError
+from edgetrt.link import Sender
 from edgetrt.types import Grant
 
 if TYPE_CHECKING:
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
     from edgetrt.link import Receiver
     from edgetrt.ports import Clock
+    from edgetrt.runtime.network import Network
     from edgetrt.runtime.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
@@ -25,8 +28,11 @@ HEALTH_S = 1.0
 LISTEN_S = 0.1
 """How long the main thread waits for a grant before it looks whether the pipelines are over."""
 
-OVER = ("ended", "failed")
-"""States that a pipeline does not leave."""
+SWAP_S = 20.0
+"""How long a pipeline may take to come to its next frame boundary."""
+
+REPLY = re.compile(r"deploy-[0-9]{1,10}\.sock")
+"""Names of sockets that are answered."""
 
 
 class Service:
@@ -36,6 +42,7 @@ class Service:
         supervisors: by pipeline name.
         send: takes a datagram for the agent; False when it did not leave.
         inbox: where the agent's grants arrive.
+        reopen: loads what is deployed for a pipeline now.
         clock: time.
         frames: frames that each pipeline looks at before it ends; None = to the end of its source.
     """
@@ -45,12 +52,14 @@ class Service:
         supervisors: Mapping[str, Supervisor],
         send: Callable[[bytes], bool],
         inbox: Receiver,
+        reopen: Callable[[str], Network],
         clock: Clock,
         frames: int | None = None,
     ) -> None:
         self._supervisors = supervisors
         self._send = send
         self._inbox = inbox
+        self._reopen = reopen
         self._clock = clock
         self._frames = frames
         self.malformed = 0
@@ -96,5 +105,26 @@ class Service:
             return
         if isinstance(message, wire.GrantMessage) and message.pipeline in self._supervisors:
             self._supervisors[message.pipeline].grant(Grant(message.rate_hz))
+        elif isinstance(message, wire.ActivateMessage) and REPLY.fullmatch(message.reply):
+            # Loading takes seconds; grants and health must not wait for it.
+            threading.Thread(target=self._activate, args=(message,), daemon=True).start()
         else:
             self.malformed += 1
+
+    def _activate(self, message: wire.ActivateMessage) -> None:
+        """Load the engine beside the one that serves, swap it in, and say so."""
+        engine, error = "", ""
+        supervisor = self._supervisors.get(message.pipeline)
+        if supervisor is None:
+            error = f"no pipeline {message.pipeline!r} runs here; it will after the next start"
+        else:
+            try:
+                network = self._reopen(message.pipeline)
+                engine = network.fingerprint
+                if not supervisor.swap(network, SWAP_S):
+                    error = f"the pipeline is {supervisor.meter.state} and took no other engine"
+            except EdgetrtError as failure:
+                error = failure.message
+        answer = wire.ActivatedMessage(pipeline=message.pipeline, engine=engine, error=error)
+        with Sender(self._inbox.path.with_name(message.reply)) as asker:
+            asker.send(wire.encode(answer))

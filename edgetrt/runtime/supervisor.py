@@ -71,6 +71,14 @@ class Supervisor:
         if self.pipeline is not None:
             self.pipeline.grant = grant
 
+    def swap(self, network: Network, timeout_s: float) -> bool:
+        """Give the running pipeline another network between two frames; False when it did not take it."""
+        pipeline = self.pipeline
+        if pipeline is None:
+            network.close()
+            return False
+        return pipeline.swap(network).wait(timeout_s)
+
     def run(self, stop: threading.Event, frames: int | None = None) -> None:
         """Keep the pipeline running until `stop`, its source's end, or an error that no retry mends."""
         attempt = 0

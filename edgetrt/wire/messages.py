@@ -180,6 +180,4 @@ class StatusMessage(Struct, frozen=True, kw_only=True, tag="status"):
     reason: str = ""
 
 
-LinkMessage = (
-    FrameResult | PipelineReport | GrantMessage | ActivateMessage | ActivatedMessage
-)
+LinkMessage = FrameResult | PipelineReport | GrantMessage | ActivateMessage | ActivatedMessage

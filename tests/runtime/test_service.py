@@ -31,7 +31,9 @@ def test_health_of_every_pipeline_is_told_to_the_end(tmp_path: Path) -> None:
     sent: list[bytes] = []
     pipelines = {name: supervisor(name, FakeSource(frames(*range(3)))) for name in ("a", "b")}
     with Receiver(tmp_path / "runtime.sock") as inbox:
-        service = Service(pipelines, lambda d: sent.append(d) is None, inbox, SystemClock())
+        service = Service(
+            pipelines, lambda d: sent.append(d) is None, inbox, lambda _: network(), SystemClock()
+        )
         assert service.run(threading.Event())
     last = {}
     for datagram in sent:
@@ -56,7 +58,7 @@ def test_grants_arrive_and_rubbish_is_counted(tmp_path: Path) -> None:
 
     watched = supervisor("a", Endless(f for n in range(10**9) for f in frames(n)))
     with Receiver(tmp_path / "runtime.sock") as inbox, Sender(tmp_path / "runtime.sock") as agent:
-        service = Service({"a": watched}, lambda _: True, inbox, SystemClock())
+        service = Service({"a": watched}, lambda _: True, inbox, lambda _: network(), SystemClock())
         thread = threading.Thread(target=service.run, args=(stop,))
         thread.start()
         agent.send(b"\xffnonsense")

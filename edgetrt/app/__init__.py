@@ -1,0 +1,39 @@
+"""The composition root: the only place that names concrete adapters.
+
+Everything here opens, joins and starts; nothing decides. Adapters are imported when they are opened.
+"""
+
+from __future__ import annotations
+
+from edgetrt.app.networks import (
+    active,
+    backends,
+    open_deployed,
+    open_network,
+    pick_backend,
+    tensorrt_backend,
+)
+from edgetrt.app.pipelines import join, open_sink, open_source, supervisor
+from edgetrt.app.places import RUNTIME_SOCKET, cache_dir, run_dir, state_dir
+from edgetrt.app.processes import pipelines, run_agent, run_runtime, stop_on_signals
+
+__all__ = [
+    "RUNTIME_SOCKET",
+    "active",
+    "backends",
+    "cache_dir",
+    "join",
+    "open_deployed",
+    "open_network",
+    "open_sink",
+    "open_source",
+    "pick_backend",
+    "pipelines",
+    "run_agent",
+    "run_dir",
+    "run_runtime",
+    "state_dir",
+    "stop_on_signals",
+    "supervisor",
+    "tensorrt_backend",
+]

@@ -1,0 +1,120 @@
+"""Backends by name, and networks loaded into them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgetrt.app.places import cache_dir, state_dir
+from edgetrt.config import BackendName, PreprocessConfig, RecipeConfig, TaskConfig
+from edgetrt.errors import BackendError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from edgetrt.engine.active import Active, Record
+    from edgetrt.engine.recipe import Recipe
+    from edgetrt.ports import Backend, Session
+    from edgetrt.runtime.network import Network
+    from edgetrt.types import Shape
+
+
+def backends() -> dict[str, Callable[[], Backend]]:
+    """Every backend by name, best first; calling one raises BackendError where it is not installed."""
+    from edgetrt.backends.onnxruntime import OnnxRuntimeBackend
+    from edgetrt.backends.openvino import OpenVinoBackend
+
+    return {
+        "tensorrt": tensorrt_backend,
+        "onnxruntime": OnnxRuntimeBackend,
+        "openvino": OpenVinoBackend,
+    }
+
+
+def tensorrt_backend(core: int | None = None) -> Backend:
+    """TensorRT on this machine's GPU, or on one of its DLA cores.
+
+    Raises:
+        BackendError: no TensorRT, or no GPU.
+    """
+    from edgetrt.backends.tensorrt import TensorRtBackend
+    from edgetrt.gpu.device import open_device
+
+    return TensorRtBackend(open_device(), dla_core=core)
+
+
+def pick_backend(
+    name: BackendName, model: Path, digest: str, threads: int, shapes: Mapping[str, Shape] | None
+) -> Backend:
+    """Make the backend of that name; for `auto`, the fastest here by a short remembered trial.
+
+    Raises:
+        BackendError: it is not installed, or none is.
+    """
+    from edgetrt.backends.choose import available, choose
+
+    makers = backends()
+    if name == "auto":
+        installed = [found.backend for found in available(makers) if found.backend is not None]
+        return choose(installed, model, digest, threads, cache_dir(), shapes)
+    if name not in makers:
+        raise BackendError(
+            f"backend {name!r}: not available on this machine",
+            f"Use one of {', '.join(makers)}, or `auto`; `edgetrt doctor` says what is missing.",
+        )
+    return makers[name]()
+
+
+def open_network(recipe: Recipe, backend: BackendName, threads: int, depth: int) -> Network:
+    """Load a recipe's network with as many lanes as frames may overlap.
+
+    Raises:
+        ModelError: the file is damaged, or not what the task expects.
+        BackendError: nothing here can run it.
+    """
+    from edgetrt.model import onnx_file
+    from edgetrt.runtime.reading import Reading
+
+    reading = Reading.of(recipe)
+    digest = onnx_file.digest(recipe.model)
+    chosen = pick_backend(backend, recipe.model, digest, threads, reading.shapes)
+    session = chosen.load(recipe.model, threads, reading.shapes)
+    return reading.network(session, digest[:16], chosen.name, depth)
+
+
+def active() -> Active:
+    """Which engine each deployed pipeline runs."""
+    from edgetrt.engine.active import Active
+
+    return Active(state_dir() / "active")
+
+
+def open_deployed(record: Record) -> Network:
+    """Load the engine of a deployed pipeline from the cache, verified.
+
+    Raises:
+        EngineMismatchError: it is gone, or was changed.
+        BackendError: it cannot run here.
+    """
+    from edgetrt.backends.tensorrt import TensorRtBackend
+    from edgetrt.engine.cache import Cache, default_root
+    from edgetrt.engine.deploy import NETWORK
+    from edgetrt.engine.recipe import Recipe
+    from edgetrt.runtime.reading import Reading
+
+    pipeline, serving = record.pipeline, record.current
+    engine = Cache(default_root()).open(serving.fingerprint)
+    network = engine.path.with_name(NETWORK)
+    recipe = RecipeConfig(
+        model=str(network),
+        task=pipeline.task or TaskConfig(),
+        preprocess=pipeline.preprocess or PreprocessConfig(),
+    )
+    reading = Reading.of(Recipe(network, network, recipe))
+    backend = backends()[serving.backend]()
+    session: Session
+    if isinstance(backend, TensorRtBackend):  # a plan is code: the bytes that were verified run
+        session = backend.deserialize(engine.data, serving.model, reading.shapes)
+    else:
+        session = backend.load(engine.path, pipeline.threads, reading.shapes)
+    return reading.network(session, serving.fingerprint[:16], serving.backend, pipeline.depth)
