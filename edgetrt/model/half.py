@@ -21,6 +21,9 @@ SMALLEST_NORMAL = 2.0**-14
 LOOKS = frozenset(["Shape", "Size", "Cast", "IsNaN", "IsInf", "ArgMax", "ArgMin", "NonZero"])
 """Operators that read a tensor of any type and make something else: they take it as it comes."""
 
+ONE_TYPE = frozenset(("BatchNormalization", "RMSNormalization", "Attention"))
+"""Operators whose schema lets their inputs differ in type, and whose implementations do not."""
+
 QUANTIZED = frozenset(("QuantizeLinear", "DequantizeLinear"))
 
 
@@ -157,9 +160,7 @@ class _Judge:
             if name in self._floats
         ]
         tied = {kind for _, kind in outputs if kind}
-        if (
-            node.op_type == "BatchNormalization"
-        ):  # statistics go with the values: backends want one type
+        if node.op_type in ONE_TYPE:
             tied |= {variable(schema.inputs, i) for i in range(len(node.input))} - {""}
         inputs = [
             i

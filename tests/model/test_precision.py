@@ -252,3 +252,50 @@ def test_an_old_opset_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="opset 10"):
         cast_half(path, tmp_path / "half.onnx", {})
     assert not (tmp_path / "half.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("op", "extra", "opset"),
+    [
+        ("BatchNormalization", ["ones", "zeros", "zeros", "ones"], 17),
+        ("LayerNormalization", ["row", "row"], 17),
+        ("RMSNormalization", ["row"], 23),
+    ],
+)
+def test_normalizations_change_type_as_a_whole(
+    tmp_path: Path, op: str, extra: list[str], opset: int
+) -> None:
+    if opset > onnx.defs.onnx_opset_version():
+        pytest.skip(f"this onnx ends at opset {onnx.defs.onnx_opset_version()}")
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"], "conv"),
+        helper.make_node(op, ["a", *extra], ["y"], "norm"),
+    ]
+    weights = {
+        "w": np.ones((3, 3, 1, 1), np.float32),
+        "ones": np.ones(3, np.float32),
+        "zeros": np.zeros(3, np.float32),
+        "row": np.ones(16, np.float32),
+    }
+    weights = {name: v for name, v in weights.items() if name in ("w", *extra)}
+    model = network(nodes, {"x": (1, 3, 16, 16)}, {"y": (1, 3, 16, 16)}, weights, opset)
+    report, out = cast(model, tmp_path, images(1))
+    assert report.half_nodes == 2
+    norm = next(n for n in onnx.load(out).graph.node if n.name == "norm")
+    assert all(name.endswith("_fp16") for name in norm.input)
+
+
+STORED = sorted((Path(onnx.__file__).parent / "backend/test/data").glob("*/*/model.onnx"))
+
+
+def test_stored_models_are_cast_or_refused(tmp_path: Path) -> None:
+    done = 0
+    for path in STORED:
+        try:
+            cast_half(path, tmp_path / "half.onnx", {})
+        except ModelError as error:
+            assert error.hint, path
+            continue
+        onnx.checker.check_model(onnx.load(tmp_path / "half.onnx"), full_check=True)
+        done += 1
+    assert done == 0 or done >= 5  # some wheels come without them
