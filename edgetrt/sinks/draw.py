@@ -60,10 +60,13 @@ def _box(draw: ImageDraw.ImageDraw, font: Any, unit: int, result: Result, i: int
     index = int(found.classes[i])
     name = result.labels[index] if 0 <= index < len(result.labels) else str(index)
     tint = color(index)
-    left, top, right, bottom = (float(value) for value in found.boxes[i])
+    if not np.isfinite(found.boxes[i]).all():
+        return
+    left, right = sorted(map(float, found.boxes[i, ::2]))  # Pillow refuses boxes that are turned
+    top, bottom = sorted(map(float, found.boxes[i, 1::2]))
     draw.rectangle((left, top, right, bottom), outline=tint, width=unit)
     text = f"{name} {found.scores[i]:.2f}"
-    x0, y0, x1, y1 = draw.textbbox((0, 0), text, font=font)
+    text, (x0, y0, x1, y1) = _measured(draw, font, text)
     width, height = x1 - x0 + 2 * unit, y1 - y0 + 2 * unit
     x = max(0.0, min(left, result.frame.size[0] - width))  # the label stays inside the picture
     y = top - height if top >= height else top
@@ -72,10 +75,22 @@ def _box(draw: ImageDraw.ImageDraw, font: Any, unit: int, result: Result, i: int
 
 
 def _headline(draw: ImageDraw.ImageDraw, font: Any, unit: int, text: str) -> None:
-    x0, y0, x1, y1 = draw.textbbox((0, 0), text, font=font)
+    text, (x0, y0, x1, y1) = _measured(draw, font, text)
     pad = 3 * unit
     draw.rectangle((0, 0, x1 - x0 + 2 * pad, y1 - y0 + 2 * pad), fill=(0, 0, 0, 170))
     draw.text((pad - x0, pad - y0), text, fill=(255, 255, 255), font=font)
+
+
+def _measured(
+    draw: ImageDraw.ImageDraw, font: Any, text: str
+) -> tuple[str, tuple[float, float, float, float]]:
+    """The text as this font can draw it on one line, and its box."""
+    line = " ".join(text.split("\n"))
+    if isinstance(font, ImageFont.FreeTypeFont):
+        return line, draw.textbbox((0, 0), line, font=font)
+    plain = line.encode("latin-1", "replace").decode("latin-1")  # Pillow's own font has no more
+    width, height = font.getmask(plain).size
+    return plain, (0, 0, width, height)
 
 
 @lru_cache(maxsize=8)

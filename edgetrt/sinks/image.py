@@ -1,4 +1,7 @@
-"""Annotated pictures: the newest one in a file, or one file per result."""
+"""Annotated pictures: the newest one in a file, or one file per result.
+
+ImageSink(path, every=30)
+"""
 
 from __future__ import annotations
 
@@ -27,22 +30,19 @@ class ImageSink:
         every: of so many results one is drawn, the first included; the last one of all is drawn, too.
 
     Raises:
-        SinkError: another kind of file, or its folder cannot be made.
+        SinkError: another kind of file, or one that cannot be written.
     """
 
     def __init__(self, path: Path, every: int = 30) -> None:
         if path.suffix.lower() not in (".jpg", ".jpeg", ".png"):
             raise SinkError(f"{path}: expected a .jpg or .png file", "Change the file's ending.")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise SinkError(
-                f"{path.parent}: cannot be made: {error.strerror}",
-                "Check the folder and its rights.",
-            ) from error
+        if every < 1:
+            raise SinkError(f"{path}: expected every=1 or more, got {every}")
+        check_writable(path)
         self._path, self._every = path, every
         self._count = 0
         self._pending: Result | None = None
+        self._told = False
 
     def put(self, result: Result) -> bool:
         """Draw it when its turn has come; False when it could not be written."""
@@ -63,7 +63,30 @@ class ImageSink:
         try:
             Image.fromarray(annotate(result)).save(fresh, quality=90)
             fresh.replace(path)
-        except OSError as error:
-            log.warning("%s: cannot be written: %s", path, error)
+        except (OSError, ValueError) as error:
+            if not self._told:
+                log.warning("%s: pictures are not written: %s", path, error)
+            self._told = True
             return False
+        self._told = False
         return True
+
+
+def check_writable(path: Path) -> None:
+    """Make the file's folder, and see that a file can be written there; leaves none behind.
+
+    Raises:
+        SinkError: it cannot.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise SinkError(f"{path}: is a folder, expected a file", "Write a file name.")
+        trial = path.with_name(f".{path.stem}.new{path.suffix}")
+        trial.open("wb").close()
+        trial.unlink()
+    except (OSError, ValueError) as error:
+        raise SinkError(
+            f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}",
+            "Check the folder and its rights.",
+        ) from error

@@ -1,4 +1,10 @@
-"""Results as JSON lines: one object per result, in a file or on standard output."""
+"""Results as JSON lines: one object per result, in a file or on standard output.
+
+    JsonlSink(path, encode)
+
+A file is appended to and never shortened, so that a restart loses nothing. Standard output may wait for
+whoever reads it, as every program's does.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +37,8 @@ class JsonlSink:
     def __init__(self, path: Path | None, encode: Callable[[Result], bytes]) -> None:
         self._encode = encode
         self._told = False
+        self._torn = False
+        self._owned = path is not None
         self._name = "standard output" if path is None else str(path)
         if path is None:
             self._file: BinaryIO = sys.stdout.buffer
@@ -44,9 +52,10 @@ class JsonlSink:
             ) from error
 
     def put(self, result: Result) -> bool:
-        """Write a line; False when it could not be written."""
+        """Write a line; False when it could not be written whole."""
+        line = (b"\n" if self._torn else b"") + self._encode(result) + b"\n"
         try:
-            self._file.write(self._encode(result) + b"\n")
+            self._write(line)
             self._file.flush()
         except (OSError, ValueError) as error:  # ValueError: it is closed
             if not self._told:
@@ -58,5 +67,12 @@ class JsonlSink:
 
     def close(self) -> None:
         """Close the file; standard output stays open."""
-        if self._file is not sys.stdout.buffer:
+        if self._owned:
             self._file.close()
+
+    def _write(self, line: bytes) -> None:
+        """Write all of it; a part that stays behind on a full disk is ended before the next line."""
+        while line:
+            written = self._file.write(line)
+            line = line[written:]
+            self._torn = bool(line)

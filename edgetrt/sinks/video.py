@@ -1,4 +1,11 @@
-"""An annotated video, drawn and encoded in a thread, so that the pipeline does not wait for it."""
+"""An annotated video, drawn and encoded in a thread, so that the pipeline does not wait for it.
+
+    VideoSink(path, fps=10, block=False)
+
+The ending chooses the container: `.mp4`, `.mkv` or `.avi`. The picture is H.264, or MPEG-4 where this
+FFmpeg has no H.264 encoder. An `.mp4` is written in fragments, so that it plays up to its last two seconds
+when the plug is pulled.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +16,25 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import av
+import av.logging
+import numpy as np
 from PIL import Image
 
 from edgetrt.errors import SinkError
 from edgetrt.sinks.draw import annotate
+from edgetrt.sinks.image import check_writable
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from edgetrt.types import Result
 
 log = logging.getLogger(__name__)
+
+if av.logging.get_level() is not None:  # PyAV before 13 passes FFmpeg's own messages on by default
+    av.logging.set_level(av.logging.PANIC)
 
 QUEUE = 8
 """Results that may wait for the encoder."""
@@ -31,7 +46,7 @@ class VideoSink:
     """Writes every result as a frame of a video; frames of another size are scaled to the first one's.
 
     Args:
-        path: an `.mp4`, `.mkv` or `.avi` file.
+        path: an `.mp4`, `.mkv` or `.avi` file; replaced when there is one.
         fps: of the video; playback speed, whatever the pipeline's rate was.
         block: wait for the encoder when it is behind (files); otherwise leave results out (cameras).
 
@@ -39,26 +54,25 @@ class VideoSink:
         SinkError: the file cannot be written, or its kind is unknown.
     """
 
-    def __init__(self, path: Path, fps: int = 10, *, block: bool = False) -> None:
+    def __init__(self, path: Path, fps: float = 10, *, block: bool = False) -> None:
+        if path.suffix.lower() not in (".mp4", ".mkv", ".avi"):
+            raise SinkError(f"{path}: expected an .mp4, .mkv or .avi file", "Change its ending.")
+        if not fps > 0:
+            raise SinkError(f"{path}: expected fps above 0, got {fps}")
+        check_writable(path)
         self._path, self._block = path, block
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._container = av.open(str(path), "w")
-        except (OSError, ValueError, av.FFmpegError) as error:
-            raise SinkError(
-                f"{path}: cannot be written as a video: {error}",
-                "Use an .mp4, .mkv or .avi file in a folder that you may write to.",
-            ) from error
-        self._fps = fps
+        self._fps = Fraction(fps).limit_denominator(1001)
+        self._container: Any = None
         self._stream: Any = None
-        self._broken = False
+        self._closed = False
         self._waiting: queue.Queue[Result | None] = queue.Queue(QUEUE)
         self._thread = threading.Thread(target=self._work, name="video", daemon=True)
+        self._broken = False
         self._thread.start()
 
     def put(self, result: Result) -> bool:
         """Hand it to the encoder; False when it is behind (unless told to wait) or broken."""
-        if self._broken or not self._thread.is_alive():
+        if self._broken or self._closed:
             return False
         try:
             self._waiting.put(result, block=self._block)
@@ -68,43 +82,49 @@ class VideoSink:
 
     def close(self) -> None:
         """Encode what waits and finish the file."""
-        if self._thread.is_alive():
+        if not self._closed:
+            self._closed = True
             self._waiting.put(None)
-            self._thread.join()
+        self._thread.join()
 
     def _work(self) -> None:
         try:
             while (result := self._waiting.get()) is not None:
-                self._encode(result)
+                self._encode(annotate(result))
             if self._stream is not None:
                 self._container.mux(self._stream.encode())
-            self._container.close()
-        except (OSError, ValueError, av.FFmpegError) as error:
+                self._container.close()
+        except Exception as error:  # noqa: BLE001 - or a pipeline would wait for room for ever
             self._broken = True
             log.warning("%s: the video ends here: %s", self._path, error)
             self._drain()
 
-    def _encode(self, result: Result) -> None:
-        picture = annotate(result)
+    def _encode(self, picture: NDArray[np.uint8]) -> None:
         if self._stream is None:
-            self._stream = self._add_stream(picture.shape[1], picture.shape[0])
-        size = (self._stream.width, self._stream.height)
-        if (picture.shape[1], picture.shape[0]) != size:
-            picture = _scaled(picture, size)
-        frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            self._open(picture.shape[1], picture.shape[0])
+        fitted = fit(picture, self._stream.width, self._stream.height)
+        frame = av.VideoFrame.from_ndarray(fitted, format="rgb24")
         self._container.mux(self._stream.encode(frame))
 
-    def _add_stream(self, width: int, height: int) -> Any:
-        """The best codec that this build of FFmpeg has; sizes must be even."""
-        for name, options in _CODECS:
-            if name in av.codecs_available:
-                stream = self._container.add_stream(name, rate=Fraction(self._fps), options=options)
-                break
-        else:
-            raise ValueError("this FFmpeg has neither H.264 nor MPEG-4")
-        stream.width, stream.height = width - width % 2, height - height % 2
-        stream.pix_fmt = "yuv420p"
-        return stream
+    def _open(self, width: int, height: int) -> None:
+        """Begin the file with the best codec that this build of FFmpeg has; its sizes must be even."""
+        codec = next(((n, o) for n, o in _CODECS if n in av.codecs_available), None)
+        if codec is None:
+            raise SinkError("this FFmpeg has neither H.264 nor MPEG-4", "Install PyAV from PyPI.")
+        name, options = codec
+        self._container = av.open(str(self._path), "w", options=self._container_options())
+        self._stream = self._container.add_stream(name, rate=self._fps, options=options)
+        self._stream.width, self._stream.height = max(2, width & ~1), max(2, height & ~1)
+        self._stream.pix_fmt = "yuv420p"
+        self._stream.codec_context.gop_size = max(1, round(2 * self._fps))
+        self._stream.codec_context.thread_count = 2  # the other cores are for the networks
+
+    def _container_options(self) -> dict[str, str]:
+        if self._path.suffix.lower() != ".mp4":
+            return {}
+        if av.library_versions["libavformat"] >= (61, 7, 0):  # whole again once it is closed
+            return {"movflags": "hybrid_fragmented"}
+        return {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
 
     def _drain(self) -> None:
         """After a failure: take what waits, so that a pipeline that waits for room goes on."""
@@ -112,7 +132,8 @@ class VideoSink:
             pass
 
 
-def _scaled(picture: Any, size: tuple[int, int]) -> Any:
-    import numpy as np
-
-    return np.asarray(Image.fromarray(picture).resize(size))
+def fit(picture: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+    """Give h×w×3 the video's size: an odd last row or column is cut off, anything else is scaled."""
+    if 0 <= picture.shape[1] - width <= 1 and 0 <= picture.shape[0] - height <= 1:
+        return np.ascontiguousarray(picture[:height, :width])
+    return np.asarray(Image.fromarray(picture).resize((width, height)))

@@ -1,0 +1,115 @@
+"""Annotated videos."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgetrt.errors import SinkError
+from edgetrt.ports import EndOfStream
+from edgetrt.sinks.video import QUEUE, VideoSink
+from edgetrt.sources.video import VideoFileSource
+from edgetrt.types import Frame
+from tests.sinks.results import make_result
+
+
+def read_all(path: Path) -> list[Frame]:
+    source = VideoFileSource(path)
+    frames: list[Frame] = []
+    try:
+        while True:
+            frames.append(source.read(1.0))  # type: ignore[arg-type]
+    except EndOfStream:
+        return frames
+    finally:
+        source.close()
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mkv", "avi"])
+def test_every_result_is_a_frame_with_its_boxes(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / "new" / f"a.{ending}"
+    sink = VideoSink(path, fps=5, block=True)
+    assert all(sink.put(make_result(n, (96, 64))) for n in range(30))
+    sink.close()
+    frames = read_all(path)
+    assert len(frames) == 30
+    assert frames[0].size == (96, 64)
+    green = frames[-1].data[:, :, 1].astype(int) - frames[-1].data[:, :, 0]
+    assert green.max() > 60, "no box is drawn"
+    source = VideoFileSource(path)
+    assert source.rate_hz == 5
+    source.close()
+
+
+def test_other_sizes_are_scaled_to_the_first(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    sink = VideoSink(path, block=True)
+    for n, size in enumerate([(65, 49), (64, 48), (200, 100), (31, 90), (1, 1)]):
+        assert sink.put(make_result(n, size, boxes=()))
+    sink.close()
+    assert [frame.size for frame in read_all(path)] == [(64, 48)] * 5
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (7, 5)])
+def test_tiny_frames_are_no_failure(tmp_path: Path, size: tuple[int, int]) -> None:
+    sink = VideoSink(tmp_path / "a.mkv", block=True)
+    sink.put(make_result(0, size, boxes=()))
+    sink.close()
+    assert read_all(tmp_path / "a.mkv")[0].size == (max(2, size[0] & ~1), max(2, size[1] & ~1))
+
+
+def test_a_camera_does_not_wait_for_the_encoder(tmp_path: Path) -> None:
+    sink = VideoSink(tmp_path / "a.mkv")
+    taken = sum(sink.put(make_result(n, (640, 480))) for n in range(400))
+    sink.close()
+    assert QUEUE <= taken < 400
+    assert len(read_all(tmp_path / "a.mkv")) == taken
+
+
+def test_an_unfinished_mp4_plays(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    sink = VideoSink(path, fps=5, block=True)
+    noise = np.random.default_rng(0)
+    for n in range(80):
+        result = make_result(n, (160, 120))
+        result.frame.data[...] = noise.integers(0, 255, result.frame.data.shape, np.uint8)
+        sink.put(result)
+    pulled = tmp_path / "pulled.mp4"
+    shutil.copy(path, pulled)
+    sink.close()
+    assert len(read_all(path)) == 80
+    assert 10 <= len(read_all(pulled)) <= 80
+
+
+def test_a_failure_while_writing_is_told_once_and_holds_nobody_up(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "new" / "a.mp4"
+    sink = VideoSink(path, block=True)
+    path.parent.rmdir()
+    with caplog.at_level(logging.WARNING):
+        taken = [sink.put(make_result(n)) for n in range(200)]
+        sink.close()
+    assert not sink.put(make_result(0))
+    assert not all(taken)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+def test_no_result_is_no_file(tmp_path: Path) -> None:
+    VideoSink(tmp_path / "a.mp4").close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_opened_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.mp4").mkdir()
+    for name in ("a.gif", "a", "file/a.mp4", "folder.mp4"):
+        with pytest.raises(SinkError, match=str(tmp_path)) as caught:
+            VideoSink(tmp_path / name)
+        assert caught.value.hint
+    with pytest.raises(SinkError, match="fps above 0"):
+        VideoSink(tmp_path / "a.mp4", fps=0)
