@@ -60,7 +60,7 @@ def environment() -> Path:
     if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
         return python
     venv.create(home, clear=True, with_pip=True)
-    for packages in ([TORCH], ["--no-deps", ULTRALYTICS], NEEDS.split()):
+    for packages in ([TORCH], NEEDS.split(), ["--no-deps", ULTRALYTICS]):
         # Isolated: our PYTHONPATH would make pip weigh edgetrt's own needs.
         command = [str(python), "-I", "-m", "pip", "install", "-qqq", "--no-input", *packages]
         subprocess.run(command, check=True)
