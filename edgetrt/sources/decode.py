@@ -53,9 +53,7 @@ class Decoder:
         self._reformatter = VideoReformatter()
         began = time.monotonic()
         try:
-            self._container: Any = av.open(
-                address, options=dict(options or {}), timeout=timeout_s, metadata_errors="ignore"
-            )
+            self._container = _open(address, options=dict(options or {}), timeout=timeout_s)
         except (av.FFmpegError, OSError) as error:
             late = timeout_s is not None and time.monotonic() - began >= timeout_s
             raise _not_opened(error, name, late=late, remote=timeout_s is not None) from error
@@ -124,6 +122,14 @@ class Decoder:
         picture: NDArray[np.uint8] = packed.to_ndarray()
         turns = round(getattr(frame, "rotation", 0) / 90) % 4  # phones store turned pictures
         return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
+
+
+def _open(address: str, **settings: Any) -> Any:
+    """Open what may have a title in no known encoding, which PyAV before 19 stumbles over."""
+    try:
+        return av.open(address, **settings)
+    except UnicodeDecodeError:
+        return av.open(address, metadata_errors="ignore", **settings)
 
 
 def reason(error: BaseException) -> str:

@@ -104,6 +104,14 @@ def test_odd_names_are_names(tmp_path: Path, name: str) -> None:
     assert len(read_all(VideoFileSource(plain.rename(tmp_path / name)))) == 2
 
 
+def test_a_title_in_no_known_encoding_is_no_hindrance(tmp_path: Path) -> None:
+    path = make_video(tmp_path / "a.mkv", 2, title="ZZZZ")
+    data = path.read_bytes()
+    assert data.count(b"ZZZZ") == 1
+    path.write_bytes(data.replace(b"ZZZZ", b"\xff\xfeZ\xe4"))
+    assert len(read_all(VideoFileSource(path))) == 2
+
+
 def test_a_picture_recorded_on_its_side_stands_upright(tmp_path: Path) -> None:
     import av
 

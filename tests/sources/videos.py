@@ -25,8 +25,11 @@ def make_video(
     rate_hz: int = 10,
     codec: str = "libx264",
     options: dict[str, str] | None = None,
+    title: str = "",
 ) -> Path:
     with av.open(str(path), "w") as container:
+        if title:
+            container.metadata["title"] = title
         stream = container.add_stream(codec, rate=rate_hz, options=options or {})
         stream.width, stream.height = size
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
