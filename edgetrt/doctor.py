@@ -46,6 +46,7 @@ def examine(broker: BrokerConfig) -> tuple[Finding, ...]:
         Finding("edgetrt", "ok", f"{__version__} on Python {platform.python_version()}"),
         _python(),
         _board(board),
+        _tensorrt(is_jetson=board is not None),
         *_backends(is_jetson=board is not None),
         _resize(),
         _video(),
@@ -91,6 +92,16 @@ def _backends(*, is_jetson: bool) -> Iterator[Finding]:
             )
     if not any(entry.backend for entry in found):
         yield Finding("backends", "problem", "none works", "Install one: pip install onnxruntime")
+
+
+def _tensorrt(*, is_jetson: bool) -> Finding:
+    """TensorRT for building, with the fix for each way it is known to be broken."""
+    from edgetrt.backends.tensorrt_api import probe
+
+    found = probe()
+    if found.library is not None:
+        return Finding("TensorRT", "ok", f"{found.library.flavour} {found.library.version}")
+    return Finding("TensorRT", "problem" if is_jetson else "absent", found.problem, found.fix)
 
 
 def _resize() -> Finding:

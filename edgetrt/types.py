@@ -258,3 +258,18 @@ class ConnectionState:
 
     connected: bool
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """Under which conditions something was measured; what the machine does not tell is left out.
+
+    Attributes:
+        power_mode: its name on a Jetson.
+        clocks_mhz: by device.
+        temperatures_c: by thermal zone.
+    """
+
+    power_mode: str | None = None
+    clocks_mhz: Mapping[str, float] = field(default_factory=dict)
+    temperatures_c: Mapping[str, float] = field(default_factory=dict)

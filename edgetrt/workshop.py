@@ -11,6 +11,7 @@ import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,20 +21,21 @@ import numpy as np
 from edgetrt import app
 from edgetrt.boards import generic, jetson
 from edgetrt.clock import SystemClock
-from edgetrt.engine.accuracy import Gate
 from edgetrt.engine.bench import bench
 from edgetrt.engine.deploy import NETWORK, Product
 from edgetrt.engine.fingerprint import Toolchain
 from edgetrt.errors import BackendError, SourceLostError
 from edgetrt.model import frames as frame_files
+from edgetrt.model.calibration import translate
 from edgetrt.model.quantize import TENSORRT, cpu_style
 from edgetrt.ports import EndOfStream
 from edgetrt.runtime.preprocess import Preprocessor
 from edgetrt.types import DeviceIdentity
 
 if TYPE_CHECKING:
+    from edgetrt.engine.accuracy import Gate
     from edgetrt.engine.bench import Figures
-    from edgetrt.engine.spec import BuildSpec
+    from edgetrt.engine.spec import BuildSpec, Precision
     from edgetrt.model.frames import Frames
     from edgetrt.model.quantize import Style
     from edgetrt.ports import Backend, Session
@@ -129,17 +131,8 @@ class Shop:
         return self._footage.spool(folder) if self._footage else None
 
     def gate(self) -> Gate:
-        """Judge by boxes where the task is detection, by cosine where it is not decoded."""
-        config, boxes = self._reading.recipe.config, self._reading.boxes()
-        if boxes is None:
-            return Gate("raw", config.accuracy.max_loss)
-        return Gate(
-            "detect",
-            config.accuracy.max_loss,
-            decode=boxes,
-            score=config.task.score,
-            labels=self._reading.labels,
-        )
+        """How the task is judged."""
+        return self._reading.gate()
 
     def figures(self, session: Session) -> Figures:
         """Measure the engine by itself."""
@@ -183,7 +176,9 @@ class CpuShop(Shop):
         finally:
             session.close()
 
-    def build(self, spec: BuildSpec, folder: Path, say: Callable[[str], None]) -> Product:
+    def build(
+        self, spec: BuildSpec, plain: Path, folder: Path, say: Callable[[str], None]
+    ) -> Product:
         """Nothing is compiled ahead: the network is the engine."""
         say("copying the network")
         path = folder / NETWORK
@@ -209,17 +204,21 @@ class TensorRtShop(Shop):
         from edgetrt.backends import tensorrt_api
 
         super().__init__(*parts)
-        library = tensorrt_api.load()
-        self.toolchain = Toolchain(library.flavour, library.version)
+        self._library = tensorrt_api.load()
+        self.toolchain = tensorrt_api.toolchain(self._library)
 
     def time_ms(self, network: Path) -> float | None:
         """Only a built engine can be timed."""
         return None
 
-    def build(self, spec: BuildSpec, folder: Path, say: Callable[[str], None]) -> Product:
+    def build(
+        self, spec: BuildSpec, plain: Path, folder: Path, say: Callable[[str], None]
+    ) -> Product:
         """Build a plan; progress is told in per cent."""
         from edgetrt.engine.build import build
 
+        if spec.dla is not None and hasattr(self._library.trt.BuilderFlag, "FP16"):
+            spec = weakly_typed(spec, plain, folder, self._library.numbers)
         result = build(
             spec,
             folder / "engine.plan",
@@ -233,6 +232,18 @@ class TensorRtShop(Shop):
             return app.tensorrt_backend().load(engine)
         except BackendError:
             return None
+
+
+def weakly_typed(spec: BuildSpec, plain: Path, folder: Path, version: tuple[int, ...]) -> BuildSpec:
+    """Say the same as a typed network does in flags and scales, which is all that the DLA took until 10.7."""
+    if spec.precision != "int8":
+        return replace(spec, onnx=plain, typed=False)
+    out, cache = folder / "plain.onnx", folder / "calibration.cache"
+    calibration = translate(spec.onnx, out)
+    major, minor, patch = (*version, 0, 0, 0)[:3]
+    cache.write_text(calibration.cache((major, minor, patch)))
+    layers: dict[str, Precision] = dict.fromkeys(calibration.half_layers, "fp16")
+    return replace(spec, onnx=out, typed=False, calibration=cache, layer_precisions=layers)
 
 
 def _files(source: SourceUri) -> list[Path]:

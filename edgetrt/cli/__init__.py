@@ -12,7 +12,22 @@ from typing import Annotated
 import typer
 
 from edgetrt import __version__
-from edgetrt.cli import agent, check, demo, deploy, doctor, engines, inspect, run, runtime, up
+from edgetrt.cli import (
+    agent,
+    bench,
+    build,
+    check,
+    demo,
+    deploy,
+    doctor,
+    engines,
+    inspect,
+    rollback,
+    run,
+    runtime,
+    up,
+    verify,
+)
 from edgetrt.cli.output import err, print_error
 from edgetrt.errors import EdgetrtError
 
@@ -28,6 +43,10 @@ for command in (
     inspect.inspect,
     check.check,
     deploy.deploy,
+    build.build,
+    verify.verify,
+    bench.bench,
+    rollback.rollback,
     doctor.doctor,
     demo.demo,
     up.up,

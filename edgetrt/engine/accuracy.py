@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,9 @@ from edgetrt.engine.measures import average_precision, cosine, max_error, mean_i
 from edgetrt.errors import AccuracyError, ModelError
 from edgetrt.model.reference import Feed, Reference
 from edgetrt.types import Detections
+
+if TYPE_CHECKING:
+    from edgetrt.ports import Session
 
 Task = Literal["detect", "classify", "segment", "raw"]
 Outputs = Mapping[str, NDArray[Any]]
@@ -214,6 +217,13 @@ class Scorer:
     def _run(self, model: Path) -> list[dict[str, NDArray[Any]]]:
         session = Reference(model, self._threads, simulate=self._simulate)
         return [session(feed) for feed in self._frames]
+
+
+def answer(session: Session, feed: Feed) -> dict[str, NDArray[Any]]:
+    """What a session says to one frame; outputs are copied, because it reuses them."""
+    for name, values in feed.items():
+        session.buffers[name][...] = values
+    return {name: values.copy() for name, values in session.infer().items()}
 
 
 def _above(frame: Detections, score: float) -> Detections:

@@ -15,22 +15,19 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from edgetrt.engine import report as reports
 from edgetrt.engine import variants
-from edgetrt.engine.accuracy import Gate, Scorer, Verdict
+from edgetrt.engine.accuracy import Gate, Scorer, Verdict, answer
 from edgetrt.engine.fingerprint import Fingerprint, Toolchain, digest_network, fingerprint
 from edgetrt.engine.fitting import place
 from edgetrt.engine.report import Report
 from edgetrt.engine.spec import BuildSpec
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from edgetrt.engine.bench import Figures
     from edgetrt.engine.cache import Cache
     from edgetrt.engine.fitting import Fitted, Order
@@ -86,8 +83,10 @@ class Shop(Protocol):
     def time_ms(self, network: Path) -> float | None:
         """Median time of one inference of a network here; None where only a built engine runs."""
 
-    def build(self, spec: BuildSpec, folder: Path, say: Callable[[str], None]) -> Product:
-        """Make the engine."""
+    def build(
+        self, spec: BuildSpec, plain: Path, folder: Path, say: Callable[[str], None]
+    ) -> Product:
+        """Make the engine; `plain` is the network before any precision was written into it."""
 
     def load(self, engine: Path) -> Session | None:
         """Load it; None where engines can be built and not run."""
@@ -230,7 +229,9 @@ class Work:
             gpu_layers=network.gpu_layers,
             strict=recipe.strict,
         )
-        return self.shop.build(spec, self.folder, lambda what: self.say("build", what))
+        return self.shop.build(
+            spec, network.path, self.folder, lambda what: self.say("build", what)
+        )
 
     def _verify(self, product: Product, choice: Choice, frames: Frames | None) -> Verdict | None:
         """Hold the finished engine against the reference; the network passed, the engine must too.
@@ -245,7 +246,7 @@ class Work:
             return choice.taken.verdict
         judged = frames.spread(JUDGED)
         try:
-            found = [_run(session, feed) for feed in judged]
+            found = [answer(session, feed) for feed in judged]
         finally:
             session.close()
         scorer = Scorer(self.shop.gate(), self.order.recipe.model, judged)
@@ -267,13 +268,6 @@ class Work:
         session = self.shop.load(product.path)
         assert session is not None  # noqa: S101 - it was loaded a moment ago
         return session
-
-
-def _run(session: Session, feed: dict[str, Any]) -> dict[str, NDArray[np.generic]]:
-    """One frame through an engine; outputs copied, because the session reuses them."""
-    for name, values in feed.items():
-        session.buffers[name][...] = values
-    return {name: values.copy() for name, values in session.infer().items()}
 
 
 def _advice(choice: Choice, placement: Placement | None, frames: Frames | None) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 
 import numpy as np
 
@@ -72,7 +71,7 @@ class Meter:
         self._pipeline = pipeline
         self._clock = clock
         self._lock = threading.Lock()
-        self._counters = Counters()
+        self._counts = dict.fromkeys(Counters.__slots__, 0)
         self._stages = {name: Window() for name in STAGES}
         self._latency, self._finished, self._objects = Window(), Window(), Window()
         self._objects_total = 0
@@ -85,17 +84,27 @@ class Meter:
     @property
     def counters(self) -> Counters:
         """Counts so far."""
-        return self._counters
+        with self._lock:
+            return Counters(**self._counts)
+
+    @property
+    def dropped(self) -> int:
+        """Frames dropped so far."""
+        return self._counts["dropped"]
 
     def count(self, **more: int) -> None:
         """Add to counters by name."""
         with self._lock:
-            now = self._counters
-            self._counters = replace(now, **{k: getattr(now, k) + v for k, v in more.items()})
+            for name, number in more.items():
+                self._counts[name] += number
 
-    def done(self, latency_ns: int, stages_ns: Mapping[str, int], objects: int | None) -> None:
-        """Note a finished result."""
+    def done(
+        self, latency_ns: int, stages_ns: Mapping[str, int], objects: int | None, unsent: int
+    ) -> None:
+        """Note a finished result, and how many sinks did not take it."""
         with self._lock:
+            self._counts["done"] += 1
+            self._counts["unsent"] += unsent
             for name, spent in stages_ns.items():
                 self._stages[name].add(spent)
             self._latency.add(latency_ns)
@@ -124,7 +133,7 @@ class Meter:
                 fps=self._rate_hz(finished),
                 latency=self._latency.stats_ms(),
                 stages={name: stats for name, stats in stages.items() if stats is not None},
-                counters=self._counters,
+                counters=Counters(**self._counts),
                 error=self.error,
                 objects=round(float(objects.mean()), 3) if len(objects) else None,
             )

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,10 @@ REFUSED_IN_A_ROW = 30
 """Refused answers after which the network itself is taken for broken and reloaded."""
 
 
+Tensors = Callable[[], "Mapping[str, NDArray[np.generic]]"]
+"""Gives the output of an inference, waiting for it when it is under way."""
+
+
 @dataclass(frozen=True)
 class Flight:
     """A frame between its preprocessing and its result."""
@@ -41,7 +46,7 @@ class Flight:
     lane: Lane
     placed: Fit
     watch: Stopwatch
-    tensors: Future[Mapping[str, NDArray[np.generic]]]
+    tensors: Tensors
 
 
 class Pipeline:
@@ -146,22 +151,23 @@ class Pipeline:
             self._meter.count(missed=missed)
         return frame
 
-    def _launch(self, lane: Lane, watch: Stopwatch) -> Future[Mapping[str, NDArray[np.generic]]]:
+    def _launch(self, lane: Lane, watch: Stopwatch) -> Tensors:
+        """Start the inference; what is returned waits for it."""
+
         def infer() -> Mapping[str, NDArray[np.generic]]:
             with watch.stage("infer"):
                 return lane.session.infer()
 
         if len(self._network.lanes) > 1:
-            return self._worker.submit(infer)
-        done: Future[Mapping[str, NDArray[np.generic]]] = Future()
-        done.set_result(infer())
-        return done
+            return self._worker.submit(infer).result
+        tensors = infer()
+        return lambda: tensors
 
     def _land(self) -> None:
         """Finish the oldest flight: decode, count, hand to the sinks."""
         flight = self._flights.popleft()
         frame, watch = flight.frame, flight.watch
-        tensors = flight.tensors.result()
+        tensors = flight.tensors()
         try:
             with watch.stage("postprocess"):
                 output = self._network.task.decode(tensors, flight.placed, frame.size)
@@ -178,13 +184,12 @@ class Pipeline:
             engine=self._network.fingerprint,
             latency_ns=latency_ns,
             stages_ns=watch.stages_ns,
-            dropped=self._meter.counters.dropped,
+            dropped=self._meter.dropped,
         )
         with watch.stage("publish"):
             unsent = sum(not sink.put(result) for sink in self._sinks)
         objects = len(output) if isinstance(output, Detections) else None
-        self._meter.count(done=1, unsent=unsent)
-        self._meter.done(latency_ns, watch.stages_ns, objects)
+        self._meter.done(latency_ns, watch.stages_ns, objects, unsent)
 
     def _land_all(self) -> None:
         while self._flights:

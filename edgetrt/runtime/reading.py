@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from edgetrt.engine.accuracy import Gate
 from edgetrt.errors import ConfigError, ModelError
 from edgetrt.geometry import fit
 from edgetrt.model.inspect import summarize
@@ -16,16 +17,15 @@ from edgetrt.runtime.tasks.detect import Detector
 from edgetrt.runtime.tasks.raw import Raw
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    import numpy as np
-    from numpy.typing import NDArray
-
     from edgetrt.engine.recipe import Recipe
     from edgetrt.model.inspect import ModelSummary
     from edgetrt.ports import Session
     from edgetrt.runtime.network import Task
-    from edgetrt.types import Detections, Shape, TensorSpec
+    from edgetrt.types import Shape, TensorSpec
+
+
+RANKED_FROM = 0.001
+"""Average precision ranks boxes of every score; below this they are noise."""
 
 
 @dataclass(frozen=True)
@@ -111,19 +111,26 @@ class Reading:
             "Set `task: {kind: raw}` to get the network's own tensors, or use a detection model.",
         )
 
-    def boxes(self) -> Callable[[Mapping[str, NDArray[np.generic]]], Detections] | None:
-        """Decode boxes of every score in pixels of the input, for judging; None for other tasks."""
+    def gate(self) -> Gate:
+        """Judge by boxes where the task is detection, by the tensors where it is not decoded."""
+        config = self.recipe.config
         if self.kind != "detect":
-            return None
+            return Gate("raw", config.accuracy.max_loss)
         everything = Detector(
             self.summary.outputs,
             self.labels,
-            msgspec.structs.replace(self.recipe.config.task, score=0.001, only=None),
+            msgspec.structs.replace(config.task, score=RANKED_FROM, only=None),
         )
         shape = self.input.shape
         size = (shape[3], shape[2]) if shape[1] == 3 else (shape[2], shape[1])
         whole = fit(size, size, "stretch")
-        return lambda tensors: everything.decode(tensors, whole, size)
+        return Gate(
+            "detect",
+            config.accuracy.max_loss,
+            decode=lambda tensors: everything.decode(tensors, whole, size),
+            score=config.task.score,
+            labels=self.labels,
+        )
 
     def network(self, session: Session, fingerprint: str, backend: str, depth: int) -> Network:
         """Join a loaded session with preprocessing and task."""

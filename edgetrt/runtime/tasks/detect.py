@@ -31,6 +31,10 @@ CANDIDATES = 1000
 """Boxes that enter the suppression, best first; the quadratic step stays under a few milliseconds."""
 
 
+PAIRS = 256
+"""Up to so many boxes all pairs are compared at once; beyond, a row at a time costs less."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """Which candidates count. `classes` is a boolean per class, or None for all."""
@@ -119,8 +123,8 @@ def suppress(boxes: Floats, classes: NDArray[np.int32], iou: float, most: int) -
     Returns:
         Indices of the kept boxes, best first.
     """
+    rivals = _rivals(boxes, classes, iou) if len(boxes) <= PAIRS else None
     alive = np.ones(len(boxes), bool)
-    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     kept: list[int] = []
     for i in range(len(boxes)):
         if not alive[i]:
@@ -128,11 +132,23 @@ def suppress(boxes: Floats, classes: NDArray[np.int32], iou: float, most: int) -
         kept.append(i)
         if len(kept) == most:
             break
-        corner = np.minimum(boxes[i, 2:], boxes[i:, 2:]) - np.maximum(boxes[i, :2], boxes[i:, :2])
-        overlap = corner.clip(0).prod(axis=1)
-        union = areas[i] + areas[i:] - overlap
-        alive[i:] &= (overlap <= iou * union) | (classes[i:] != classes[i])
+        clash = rivals[i] if rivals is not None else _rivals(boxes, classes, iou, i)[0]
+        alive &= ~clash
     return np.asarray(kept, np.intp)
+
+
+def _rivals(
+    boxes: Floats, classes: NDArray[np.int32], iou: float, row: int | None = None
+) -> NDArray[np.bool_]:
+    """Which boxes of the same class overlap too much: n×n, or 1×n for one row."""
+    mine = slice(None) if row is None else slice(row, row + 1)
+    size = np.minimum(boxes[mine, None, 2:], boxes[None, :, 2:])
+    size -= np.maximum(boxes[mine, None, :2], boxes[None, :, :2])
+    overlap = size.clip(0).prod(axis=2)
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    union = areas[mine, None] + areas[None, :] - overlap
+    clash: NDArray[np.bool_] = (overlap > iou * union) & (classes[mine, None] == classes[None, :])
+    return clash
 
 
 def _decoder(

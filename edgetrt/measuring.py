@@ -1,0 +1,155 @@
+"""`bench` and `verify` alone: the same steps as in a deployment, on what is deployed or on a file."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgetrt import app, workshop
+from edgetrt.boards.conditions import conditions
+from edgetrt.clock import SystemClock
+from edgetrt.engine import bench as engine_bench
+from edgetrt.engine import recipe as recipes
+from edgetrt.engine.accuracy import Scorer, answer
+from edgetrt.errors import ConfigError
+from edgetrt.runtime.reading import Reading
+from edgetrt.sources import uri as uris
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from edgetrt.config import BackendName
+    from edgetrt.engine.accuracy import Verdict
+    from edgetrt.engine.active import Record
+    from edgetrt.engine.bench import Figures
+    from edgetrt.runtime.network import Network
+    from edgetrt.types import Conditions
+
+LOOP_DEPTH = 1
+"""One lane: with two, the stages of neighbouring frames overlap and their times say less."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What `bench` found.
+
+    Attributes:
+        name: of the pipeline or the file.
+        backend: what ran it.
+        device: on what.
+        conditions: power mode, clocks and temperatures, before and after.
+        engine: by itself.
+        stages_ms: p50 and p99 of each stage in the loop; empty without a source.
+        fps: of the loop; None without a source.
+    """
+
+    name: str
+    backend: str
+    device: str
+    engine: Figures
+    conditions: tuple[Conditions, Conditions]
+    stages_ms: dict[str, tuple[float, float]] = field(default_factory=dict)
+    fps: float | None = None
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is measured: how to open it, and the source it runs over."""
+
+    name: str
+    open: Callable[[], Network]
+    source: str | None
+    record: Record | None = None
+
+
+def find(what: Path, backend: BackendName, threads: int) -> Subject:
+    """A deployed pipeline by its name, or a network or recipe by its file.
+
+    Raises:
+        ConfigError: neither.
+    """
+    if what.suffix:
+        recipe = recipes.read(what)
+        return Subject(
+            what.stem, lambda: app.open_network(recipe, backend, threads, LOOP_DEPTH), None
+        )
+    record = app.active().get(str(what))
+    if record is None:
+        names = ", ".join(r.pipeline.name for r in app.active().all())
+        raise ConfigError(
+            f"{what}: neither a deployed pipeline nor an .onnx or .yaml file",
+            f"Deployed: {names or 'nothing yet'}.",
+        )
+    return Subject(str(what), lambda: app.open_deployed(record), record.pipeline.source, record)
+
+
+def bench(
+    what: Path, source: str | None, seconds: float, backend: BackendName, threads: int
+) -> Measured:
+    """Measure the engine by itself, then the loop over a source.
+
+    Raises:
+        EdgetrtError: it cannot be opened or run.
+    """
+    subject = find(what, backend, threads)
+    before = conditions()
+    network = subject.open()
+    try:
+        figures = engine_bench.bench(network.lanes[0].session, seconds, SystemClock())
+        name = network.backend
+    finally:
+        network.close()
+    stages, fps = _loop(subject, source or subject.source, seconds)
+    return Measured(
+        subject.name, name, workshop.device().model, figures, (before, conditions()), stages, fps
+    )
+
+
+def _loop(
+    subject: Subject, source: str | None, seconds: float
+) -> tuple[dict[str, tuple[float, float]], float | None]:
+    if source is None:
+        return {}, None
+    uri = uris.parse(source)
+    supervisor = app.join(subject.name, lambda: app.open_source(uri), subject.open)
+    stop = threading.Event()
+    timer = threading.Timer(seconds, stop.set)
+    timer.start()
+    try:
+        supervisor.run_once(stop)
+    finally:
+        timer.cancel()
+    health = supervisor.meter.health()
+    return {name: (s.p50_ms, s.p99_ms) for name, s in health.stages.items()}, health.fps
+
+
+def verify(what: Path, calib: str | None, frames: int, backend: BackendName) -> Verdict:
+    """Judge an engine against ONNX Runtime FP32 on frames.
+
+    Args:
+        what: a deployed pipeline or a network's file.
+        calib: where the frames come from; None = the pipeline's source.
+        frames: how many at most.
+        backend: what runs a network's file.
+
+    Raises:
+        ConfigError: nothing to judge, or no frames to judge by.
+    """
+    subject = find(what, backend, 0)
+    place = calib or subject.source
+    if place is None:
+        raise ConfigError(f"{what}: no frames to judge by", "Add --calib FOLDER or URI.")
+    reference = Path(subject.record.current.model) if subject.record else what
+    reading = Reading.of(recipes.read(reference))
+    with tempfile.TemporaryDirectory(prefix="edgetrt-") as folder:
+        footage = workshop.Footage(reading, uris.parse(place), frames).spool(Path(folder))
+        scorer = Scorer(reading.gate(), reading.recipe.model, footage)
+        network = subject.open()
+        try:
+            found = [answer(network.lanes[0].session, feed) for feed in footage]
+        finally:
+            network.close()
+        return scorer.judge(found)
