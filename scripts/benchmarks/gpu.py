@@ -12,9 +12,8 @@ import platform
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import redirect_stdout
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,64 +21,19 @@ import numpy as np
 
 from edgetrt.backends.device_session import DeviceSession, Execution, SessionOptions, choose_memory
 from edgetrt.clock import SystemClock
-from edgetrt.config import PreprocessConfig, TaskConfig
+from edgetrt.config import TaskConfig
 from edgetrt.errors import EdgetrtError
-from edgetrt.geometry import fit
 from edgetrt.gpu import compile as kernels
 from edgetrt.gpu.device import open_device
-from edgetrt.gpu.layout import BT601, arguments, target
-from edgetrt.gpu.preprocess import launch
-from edgetrt.ports import Device, Module
 from edgetrt.runtime import imaging
-from edgetrt.runtime.preprocess import Preprocessor
 from edgetrt.runtime.tasks.detect import Detector
-from edgetrt.types import Frame, TensorSpec
-from scripts.benchmarks import gpu_engines, gpu_loops, gpu_peers
-from scripts.benchmarks.figures import Figure, report
+from edgetrt.types import Frame
+from scripts.benchmarks import gpu_engines, gpu_fused, gpu_loops, gpu_peers
+from scripts.benchmarks.figures import report
+from scripts.benchmarks.gpu_bench import Bench, Network
 from scripts.benchmarks.gpu_loops import Lane
 
 ROOT = Path(__file__).parents[2]
-CAMERA = (1920, 1080)
-
-
-@dataclass(frozen=True)
-class Network:
-    """An engine to measure, with frames for it and a reader of its answers."""
-
-    name: str
-    open: Callable[[], Execution]
-    size: tuple[int, int]
-    decode: gpu_loops.Decode
-
-
-@dataclass
-class Bench:
-    """What is measured on, and what was found."""
-
-    device: Device
-    library: str
-    module: Module
-    figures: list[Figure] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-
-    def add(self, name: str, value: float | None, unit: str = "", **more: Any) -> None:
-        """Note a figure, and show it at once."""
-        self.figures.append(Figure(name, value, unit, **more))
-        told = "-" if value is None else f"{value:.4f}"
-        print(f"{name}: {told} {unit}", file=sys.stderr, flush=True)
-
-    def section(self, name: str, run: Callable[[Bench], None]) -> None:
-        """Run a part; what fails is noted, and the next part runs."""
-        start = time.perf_counter()
-        self.device.push()
-        try:
-            run(self)
-        except (EdgetrtError, RuntimeError, ImportError, ValueError) as error:
-            traceback.print_exc()
-            self.problems.append(f"{name}: {type(error).__name__}: {error}")
-        finally:
-            self.device.pop()
-        print(f"-- {name}: {time.perf_counter() - start:.1f} s", file=sys.stderr, flush=True)
 
 
 def main() -> int:
@@ -152,8 +106,8 @@ def measured(library: str, wishes: argparse.Namespace) -> Bench:
     bandwidth = gpu_peers.copy_bandwidth(bench.device) if first else None
     if first:
         bench.add("copy_bandwidth", bandwidth, "GB/s", note="device to device, read + written")
-        bench.section("fused", lambda b: fused(b, bandwidth or 0.0))
-        bench.section("against the CPU", against_cpu)
+        bench.section("fused", lambda b: gpu_fused.fused(b, bandwidth or 0.0))
+        bench.section("against the CPU", gpu_fused.against_cpu)
     for network in networks:
         bench.section(
             f"{library} {network.name}", lambda b, n=network: loops(b, n, wishes, first=first)
@@ -204,104 +158,6 @@ def planned(bench: Bench, plan: Path) -> Iterator[Network]:
     outputs = open_().outputs
     task = Detector(outputs, ("person",), TaskConfig())
     yield Network(f"{plan.stem}-{backend.version}", open_, (768, 576), task.decode)
-
-
-def fused(bench: Bench, bandwidth: float) -> None:
-    """1080p NV12 to 640×640 FP16: time per image on the device, and the floor of its bytes."""
-    device, module = bench.device, bench.module
-    spec = (640, 640)
-    placed = fit(CAMERA, spec, "letterbox")
-    frame_bytes, tensor_bytes = CAMERA[0] * CAMERA[1] * 3 // 2, 3 * 640 * 640 * 2
-    for batch in (1, 8, 64):
-        source, out = device.buffer(batch * frame_bytes), device.buffer(batch * tensor_bytes)
-        fill(device, source.pointer, batch * frame_bytes)
-        shape = (batch, 3, 640, 640)
-        into = target(TensorSpec("x", shape, "float16"), out.pointer, PreprocessConfig())
-        parameters = arguments(source.pointer, CAMERA, "nv12", placed, into, BT601)
-        bound = launch(module, "nv12", into, parameters)
-        per_image = on_device_us(device, bound) / batch
-        floor = (frame_bytes + tensor_bytes) / bandwidth / 1e3 if bandwidth else None
-        goal = {"goal": 2.0} if batch == 64 else {}
-        note = "in L2, launch-bound" if batch == 1 else "batch in device memory"
-        bench.add(f"fused_nv12_1080p_fp16_b{batch}", per_image, "us/image", note=note)
-        if floor:
-            bench.add(
-                f"fused_over_floor_b{batch}",
-                per_image / floor,
-                note=f"floor {floor:.2f} us",
-                **goal,
-            )
-        source.close()
-        out.close()
-
-
-def fill(device: Device, pointer: int, nbytes: int) -> None:
-    """Random bytes, so that nothing is easier than in life."""
-    host = device.host_buffer((nbytes,), "uint8")
-    host.array[:] = np.random.default_rng(0).integers(0, 256, nbytes, np.uint8)
-    stream = device.stream()
-    stream.copy_in(pointer, host.array)
-    stream.synchronize()
-    stream.close()
-    host.close()
-
-
-def on_device_us(device: Device, bound: Any, launches: int = 50) -> float:
-    """Microseconds of a launch, from graphs of many of them."""
-    stream = device.stream()
-    begin, end = device.event(timing=True), device.event(timing=True)
-    bound.enqueue(stream)
-    stream.synchronize()
-    graph = stream.capture(lambda: [bound.enqueue(stream) for _ in range(launches)] and None)
-    times = []
-    for _ in range(20):
-        stream.record(begin)
-        graph.launch(stream)
-        stream.record(end)
-        end.wait()
-        times.append(end.since(begin) * 1e3 / launches)
-    for thing in (graph, begin, end, stream):
-        thing.close()
-    return float(np.median(times[3:]))
-
-
-def against_cpu(bench: Bench) -> None:
-    """The whole step from a 1080p frame in page-locked memory, against the CPU's."""
-    device = bench.device
-    shape = (1, 3, 640, 640)
-    out = device.buffer(int(np.prod(shape)) * 2)
-    into = target(TensorSpec("x", shape, "float16"), out.pointer, PreprocessConfig())
-    from edgetrt.gpu.preprocess import GpuPreprocessor
-
-    (shot,) = gpu_loops.frames(CAMERA, "nv12", 1)
-    stream, done = device.stream(), device.event(spin=True)
-    figures = {}
-    for memory in ("copied", "mapped"):
-        preprocessor = GpuPreprocessor(device, bench.module, into, PreprocessConfig(), memory)
-        preprocessor.write(shot)
-
-        def step(p: GpuPreprocessor = preprocessor) -> None:
-            p.enqueue(stream)
-            stream.record(done)
-            done.wait()
-
-        figures[memory] = gpu_loops.median_ms(step, 200)
-        bench.add(f"step_gpu_{memory}", figures[memory], "ms", note="page-locked frame to tensor")
-        if memory == "copied":
-            write = gpu_loops.median_ms(lambda p=preprocessor: p.write(shot), 100)
-            bench.add("step_gpu_write", write, "ms", note="1080p NV12 into page-locked memory")
-        preprocessor.close()
-    buffer = np.zeros(shape, np.float16)
-    cpu = Preprocessor(TensorSpec("x", shape, "float16"), buffer, PreprocessConfig())
-    rgb = Frame(np.random.default_rng(0).integers(0, 256, (1080, 1920, 3), np.uint8), "rgb", 0, 0)
-    from_rgb = gpu_loops.median_ms(lambda: cpu.write(rgb), 30)
-    whole = gpu_loops.median_ms(lambda: cpu.write(gpu_peers.nv12_to_rgb(shot)), 30)
-    bench.add("step_cpu_from_rgb", from_rgb, "ms", note="resize, split, scale; one thread")
-    bench.add("step_cpu_from_nv12", whole, "ms", note="with NV12 to RGB before it")
-    best = min(figures.values())
-    bench.add("fused_speedup", whole / best, goal=20.0, better="higher", note="from NV12")
-    for thing in (out, stream, done):
-        thing.close()
 
 
 def loops(bench: Bench, network: Network, wishes: argparse.Namespace, *, first: bool) -> None:
