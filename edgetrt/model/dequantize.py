@@ -15,7 +15,8 @@ import onnx
 from numpy.typing import NDArray
 
 from edgetrt.errors import ModelError
-from edgetrt.model.storage import Spool, array_of
+from edgetrt.model.references import array_of
+from edgetrt.model.storage import Spool
 from edgetrt.model.wiring import Wiring, captured
 
 _NOT_IN_NAMES = re.compile(r"[,:*\s]")

@@ -16,9 +16,9 @@ import onnx
 
 from edgetrt.model.activations import Activation
 from edgetrt.model.half import LOOKS, HalfOptions, Kept, Slots, choose_half
+from edgetrt.model.references import array_of
 from edgetrt.model.storage import (
     Spool,
-    array_of,
     bytes_of_weights,
     read_skeleton,
     require_opset,

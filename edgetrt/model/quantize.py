@@ -18,11 +18,10 @@ import onnx
 from edgetrt.errors import ModelError
 from edgetrt.model.activations import Activation
 from edgetrt.model.half import QUANTIZED
+from edgetrt.model.references import array_of, is_reference
 from edgetrt.model.standins import put_back, stand_ins
 from edgetrt.model.storage import (
     Spool,
-    array_of,
-    is_reference,
     read_skeleton,
     require_opset,
     write_network,

@@ -14,7 +14,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edgetrt.model.storage import Spool, array_of, is_reference
+from edgetrt.model.references import array_of, is_reference
+from edgetrt.model.storage import Spool
 from edgetrt.model.wiring import Wiring
 
 _AXES = {"Conv": 0, "ConvTranspose": 1, "Gemm": 1, "MatMul": 1}

@@ -9,7 +9,6 @@ https://github.com/onnx/onnx/blob/main/onnx/onnx.proto.
 from __future__ import annotations
 
 import mmap
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,11 +18,17 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped,u
 from numpy.typing import NDArray
 
 from edgetrt.errors import ModelError
+from edgetrt.model.references import (
+    INLINE_BYTES,
+    Place,
+    copy_bytes,
+    is_reference,
+    place_of,
+    refer,
+    refer_beside,
+)
 from edgetrt.model.wire_format import LENGTH_DELIMITED, Field, fields, tag
 from edgetrt.types import TensorSpec
-
-INLINE_BYTES = 1024
-"""Weights up to this size stay in the graph: shapes, axes, scalars, which shape inference reads."""
 
 EMBED_BYTES = 1 << 30
 """Weights above this total go to a file beside the network; a protobuf message ends at 2 GiB."""
@@ -90,27 +95,10 @@ def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
     return TensorSpec(value.name, shape, dtype)
 
 
-def is_reference(tensor: onnx.TensorProto) -> bool:
-    """True when a weight's bytes lie in a file instead of in the graph."""
-    return bool(tensor.data_location == onnx.TensorProto.EXTERNAL)
-
-
-def array_of(tensor: onnx.TensorProto) -> NDArray[Any]:
-    """A weight's values; those of a reference are mapped from the file, not read."""
-    if not is_reference(tensor):
-        return np.asarray(onnx.numpy_helper.to_array(tensor))
-    place = _place(tensor)
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
-    count = int(np.prod(tensor.dims, dtype=np.int64))
-    if count == 0:
-        return np.zeros(tuple(tensor.dims), dtype)
-    return np.memmap(place.file, dtype, "r", place.offset, tuple(tensor.dims))
-
-
 def bytes_of_weights(model: onnx.ModelProto) -> int:
     """Size of all weights, wherever they lie."""
     return sum(
-        _place(tensor).length if is_reference(tensor) else tensor.ByteSize()
+        place_of(tensor).length if is_reference(tensor) else tensor.ByteSize()
         for tensor in model.graph.initializer
     )
 
@@ -130,7 +118,7 @@ class Spool:
         if len(raw) <= INLINE_BYTES:
             tensor.raw_data = bytes(raw)
             return tensor
-        _refer(tensor, str(self._path), self._file.tell(), len(raw))
+        refer(tensor, str(self._path), self._file.tell(), len(raw))
         self._file.write(raw)
         self._file.flush()
         return tensor
@@ -166,45 +154,11 @@ def copy_weights(model: onnx.ModelProto, weights: Path) -> onnx.ModelProto:
     with weights.open("wb") as out:
         for tensor in moved.graph.initializer:
             if is_reference(tensor):
-                place = _place(tensor)
+                place = place_of(tensor)
                 out.write(b"\0" * (-out.tell() % _PAGE))
-                _refer(tensor, weights.name, out.tell(), place.length)
-                _copy(place, out)
+                refer(tensor, weights.name, out.tell(), place.length)
+                copy_bytes(place, out)
     return moved
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where the bytes of a weight lie."""
-
-    file: Path
-    offset: int
-    length: int
-
-
-def _place(tensor: onnx.TensorProto) -> _Place:
-    entries = {entry.key: entry.value for entry in tensor.external_data}
-    return _Place(Path(entries["location"]), int(entries.get("offset", 0)), int(entries["length"]))
-
-
-def _refer(tensor: onnx.TensorProto, location: str, offset: int, length: int) -> None:
-    tensor.ClearField("raw_data")
-    del tensor.external_data[:]
-    tensor.data_location = onnx.TensorProto.EXTERNAL
-    for key, value in (("location", location), ("offset", offset), ("length", length)):
-        tensor.external_data.add(key=key, value=str(value))
-
-
-def _copy(place: _Place, out: BinaryIO) -> None:
-    with place.file.open("rb") as file:
-        file.seek(place.offset)
-        left = place.length
-        while left:
-            block = file.read(min(left, 1 << 20))
-            if not block:
-                raise ModelError(f"{place.file}: shorter than its network says", "Copy it again.")
-            out.write(block)
-            left -= len(block)
 
 
 def _parse(data: mmap.mmap, path: Path) -> onnx.ModelProto:
@@ -235,46 +189,10 @@ def _weight(data: mmap.mmap, field: Field, path: Path) -> onnx.TensorProto:
             head += data[inner.start : inner.end]
     tensor = onnx.TensorProto.FromString(bytes(head))
     if raw is not None:
-        _refer(tensor, str(path), raw.begin, raw.end - raw.begin)
+        refer(tensor, str(path), raw.begin, raw.end - raw.begin)
     elif is_reference(tensor):
-        _refer_beside(tensor, path)
+        refer_beside(tensor, path)
     return tensor
-
-
-def _refer_beside(tensor: onnx.TensorProto, path: Path) -> None:
-    """Make a network's own external reference absolute, after checking that it is sound."""
-    entries = {entry.key: entry.value for entry in tensor.external_data}
-    file = (path.parent / entries.get("location", "")).resolve()
-    if not file.is_relative_to(path.parent):
-        raise ModelError(
-            f"{path}: weight {tensor.name} lies outside the network's folder, in {file}",
-            "Keep the weights beside the network.",
-        )
-    if not file.is_file():
-        raise ModelError(
-            f"{path}: weight {tensor.name} is in {file}, which is missing",
-            "Copy the weights file together with the network.",
-        )
-    item = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)).itemsize
-    length = int(entries.get("length", item * int(np.prod(tensor.dims, dtype=np.int64))))
-    offset = int(entries.get("offset", 0))
-    if offset + length > file.stat().st_size:
-        raise ModelError(
-            f"{file}: too short for weight {tensor.name}: expected {offset + length} bytes, "
-            f"got {file.stat().st_size}",
-            "Copy the weights file again.",
-        )
-    _refer(tensor, str(file), offset, length)
-    if length <= INLINE_BYTES:
-        _take_in(tensor)
-
-
-def _take_in(tensor: onnx.TensorProto) -> None:
-    """Read a small weight into the graph, where shape inference looks for it."""
-    raw = array_of(tensor).tobytes()
-    tensor.ClearField("external_data")
-    tensor.ClearField("data_location")
-    tensor.raw_data = raw
 
 
 def _write_embedded(model: onnx.ModelProto, out: BinaryIO) -> None:
@@ -293,7 +211,7 @@ def _write_embedded(model: onnx.ModelProto, out: BinaryIO) -> None:
         out.write(head)
         if place is not None:
             out.write(tag(_RAW, place.length))
-            _copy(place, out)
+            copy_bytes(place, out)
 
 
 def _without(message: Any, field: str) -> Any:
@@ -311,14 +229,14 @@ def _without(message: Any, field: str) -> Any:
     return copy
 
 
-def _head(tensor: onnx.TensorProto) -> tuple[bytes, _Place | None]:
+def _head(tensor: onnx.TensorProto) -> tuple[bytes, Place | None]:
     """A weight's message without the bytes it refers to, and where those are."""
     if not is_reference(tensor):
         return tensor.SerializeToString(), None
-    place = _place(tensor)
+    place = place_of(tensor)
     head = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
     return head.SerializeToString(), place
 
 
-def _size(head: bytes, place: _Place | None) -> int:
+def _size(head: bytes, place: Place | None) -> int:
     return len(head) + (0 if place is None else len(tag(_RAW, place.length)) + place.length)

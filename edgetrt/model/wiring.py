@@ -10,7 +10,7 @@ import onnx
 from numpy.typing import NDArray
 
 from edgetrt.errors import ModelError
-from edgetrt.model.storage import array_of
+from edgetrt.model.references import array_of
 
 STANDARD_DOMAINS = ("", "ai.onnx")
 

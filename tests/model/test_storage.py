@@ -11,13 +11,12 @@ from onnx import numpy_helper
 
 from edgetrt.errors import ModelError
 from edgetrt.model.frames import spool
+from edgetrt.model.references import array_of, is_reference
 from edgetrt.model.storage import (
     Spool,
-    array_of,
     bytes_of_weights,
     copy_weights,
     input_specs,
-    is_reference,
     read_skeleton,
     require_opset,
     write_network,
