@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from edgetrt.errors import TransportError
     from edgetrt.types import ConnectionState, DeviceInfo, Frame, Result, Shape, TensorSpec
 
 
@@ -318,6 +319,24 @@ class Transport(Protocol):
         Raises:
             NotConnectedError: no connection now; nothing was queued.
             TransportError: the broker refused it.
+        """
+
+    def post(
+        self,
+        topic: str,
+        payload: bytes,
+        done: Callable[[TransportError | None], None],
+        *,
+        retain: bool = False,
+        expiry_s: int | None = None,
+    ) -> None:
+        """Publish as `publish` does, without a task that waits; messages leave in this order.
+
+        `done` is called once in the event loop: with None when the broker acknowledged it, else with
+        the error that `publish` would raise.
+
+        Raises:
+            NotConnectedError: no connection now; `done` is not called.
         """
 
     def messages(self) -> AsyncIterator[Message]:

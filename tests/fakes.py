@@ -487,6 +487,35 @@ class FakeTransport:
             await answer
         self.published.append((topic, payload, retain))
 
+    def post(
+        self,
+        topic: str,
+        payload: bytes,
+        done: Callable[[TransportError | None], None],
+        *,
+        retain: bool = False,
+        expiry_s: int | None = None,
+    ) -> None:
+        if not self._state.connected:
+            raise NotConnectedError(f"publish to {topic}: {self._state.reason}")
+        loop = asyncio.get_running_loop()
+        if topic in self._refuse:
+            loop.call_soon(done, TransportError(f"publish to {topic}: the broker refused it"))
+            return
+
+        def answered(answer: asyncio.Future[None]) -> None:
+            error = answer.exception()
+            if error is None:
+                self.published.append((topic, payload, retain))
+            done(error if isinstance(error, TransportError) else None)
+
+        answer = loop.create_future()
+        answer.add_done_callback(answered)
+        if self.hold:
+            self.waiting.append(answer)
+        else:
+            answer.set_result(None)
+
     async def messages(self) -> AsyncIterator[FakeMessage]:
         while True:
             yield await self._inbox.get()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 from paho.mqtt.client import Client
@@ -25,7 +26,8 @@ def make_client(endpoint: Endpoint, settings: Settings, will: tuple[str, bytes] 
         manual_ack=True,
     )
     client.connect_timeout = settings.connect_timeout_s
-    client.max_inflight_messages_set(settings.in_flight)
+    # Our own window holds; paho's would look through everything in flight at each acknowledgement.
+    client.max_inflight_messages_set(0)
     if endpoint.username is not None:
         client.username_pw_set(endpoint.username, endpoint.password)
     if endpoint.tls is not None:
@@ -44,12 +46,16 @@ def make_client(endpoint: Endpoint, settings: Settings, will: tuple[str, bytes] 
     return client
 
 
+@functools.lru_cache(maxsize=16)
 def publish_properties(expiry_s: int | None) -> Properties | None:
     """Of a message; `expiry_s` = how long the broker may keep it for a subscriber."""
     if expiry_s is None:
         return None
     properties = _properties(PacketTypes.PUBLISH)
     properties.MessageExpiryInterval = expiry_s
+    # paho looks through every property that exists, at each message: half of what a publish costs.
+    packed = properties.pack()  # type: ignore[no-untyped-call]
+    object.__setattr__(properties, "pack", lambda: packed)
     return properties
 
 

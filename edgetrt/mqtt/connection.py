@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import socket
 import ssl
+from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from paho.mqtt.enums import MQTTErrorCode
@@ -24,10 +26,24 @@ if TYPE_CHECKING:
 
     from edgetrt.mqtt.settings import Endpoint, Settings
 
+Done = Callable[[TransportError | None], None]
+"""Told once what became of a message: None = acknowledged."""
+
 _TICK_S = 1.0
 _GOODBYE_S = 1.0
 _FRAMING = 64
 """Bytes that the MQTT packet may need beside topic and payload."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Outgoing:
+    """A message that waits for its place in the window."""
+
+    topic: str
+    payload: bytes
+    retain: bool
+    expiry_s: int | None
+    done: Done
 
 
 class Connection:
@@ -50,9 +66,11 @@ class Connection:
         self._on_message = on_message
         self._socket: socket.socket | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._pending: dict[int, asyncio.Future[ReasonCode]] = {}
+        self._pending: dict[int, _Outgoing] = {}
+        self._queue: deque[_Outgoing] = deque()
+        self._room = settings.in_flight
+        self._draining = False
         self._subscribed: dict[int, asyncio.Future[list[ReasonCode]]] = {}
-        self._window = asyncio.Semaphore(settings.in_flight)
         self._maximum_packet = 0
         self._answer: asyncio.Future[bool | TransportError] = self._loop.create_future()
         self.lost: asyncio.Future[TransportError] = self._loop.create_future()
@@ -86,38 +104,49 @@ class Connection:
         self, topic: str, payload: bytes, *, retain: bool, expiry_s: int | None
     ) -> None:
         """Publish and wait for the acknowledgement; raises as the `Transport` port says."""
+        answer: asyncio.Future[TransportError | None] = self._loop.create_future()
+
+        def done(error: TransportError | None) -> None:
+            if not answer.done():
+                answer.set_result(error)
+
+        self.post(topic, payload, done, retain=retain, expiry_s=expiry_s)
+        error = await answer
+        if error is not None:
+            raise error
+
+    def post(
+        self, topic: str, payload: bytes, done: Done, *, retain: bool, expiry_s: int | None
+    ) -> None:
+        """Publish without waiting; what is beyond the window waits here, in order."""
+        self._check()
         if self._maximum_packet and len(topic) + len(payload) + _FRAMING > self._maximum_packet:
             raise TransportError(
                 f"publish to {topic}: {len(payload)} bytes, the broker takes {self._maximum_packet}"
             )
-        await self._window.acquire()
-        try:
-            answer = self._send(topic, payload, retain, expiry_s)
-        except TransportError:
-            self._window.release()
-            raise
-        reason = await answer
-        if reason.is_failure:
-            raise TransportError(
-                f"publish to {topic}: the broker refused it: {reason} (0x{reason.value:02X})",
-                "Check the broker's access list for this device.",
-            )
+        self._queue.append(_Outgoing(topic, payload, retain, expiry_s, done))
+        if not self._draining:
+            self._drain()
 
-    def _send(
-        self, topic: str, payload: bytes, retain: bool, expiry_s: int | None
-    ) -> asyncio.Future[ReasonCode]:
-        """Hand a message to paho; the slot in the window belongs to it from then on."""
-        self._check()
-        properties = publish_properties(expiry_s)
+    def _drain(self) -> None:
+        """Hand to paho what the window has room for."""
+        self._draining = False
+        while self._queue and self._room > 0 and not self.lost.done():
+            self._send(self._queue.popleft())
+
+    def _send(self, message: _Outgoing) -> None:
+        """Hand a message to paho; the place in the window belongs to it from then on."""
+        topic = message.topic
+        properties = publish_properties(message.expiry_s)
         try:
-            info = self._client.publish(topic, payload, QOS, retain, properties)
+            info = self._client.publish(topic, message.payload, QOS, message.retain, properties)
         except ValueError as error:
-            raise TransportError(f"publish to {topic!r}: {error}") from error
+            return message.done(TransportError(f"publish to {topic!r}: {error}"))
         if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
-            raise NotConnectedError(f"publish to {topic}: connection lost")
-        answer: asyncio.Future[ReasonCode] = self._loop.create_future()
-        self._pending[info.mid] = answer
-        return answer
+            return message.done(NotConnectedError(f"publish to {topic}: connection lost"))
+        self._room -= 1
+        self._pending[info.mid] = message
+        return None
 
     async def subscribe(self, filters: Iterable[str]) -> None:
         """Subscribe to topic filters.
@@ -180,11 +209,20 @@ class Connection:
     def _watch_writes(self) -> None:
         # Before `_attach` paho calls this from the thread that connects: nothing to watch yet.
         if self._socket is not None:
-            self._loop.add_writer(self._socket, self._drive, self._client.loop_write)
+            self._loop.add_writer(self._socket, self._drive, self._write)
 
     def _unwatch_writes(self) -> None:
         if self._socket is not None:
             self._loop.remove_writer(self._socket)
+
+    def _write(self) -> None:
+        """Let what is queued leave in full segments: paho sends every packet by itself."""
+        corked = self._socket
+        if corked is not None:
+            corked.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+        self._client.loop_write()
+        if corked is not None and self._socket is corked:
+            corked.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
 
     def _readable(self) -> None:
         self._drive(self._client.loop_read)
@@ -217,7 +255,7 @@ class Connection:
             return self._end(refused(reason.value, str(reason), self._endpoint.where))
         # paho does not look at these: the broker's limits are ours to keep.
         limit = getattr(properties, "ReceiveMaximum", self._settings.in_flight)
-        self._window = asyncio.Semaphore(min(self._settings.in_flight, limit))
+        self._room = min(self._settings.in_flight, limit)
         self._maximum_packet = getattr(properties, "MaximumPacketSize", 0)
         if not self._answered():
             self._answer.set_result(flags.session_present)
@@ -239,11 +277,15 @@ class Connection:
     def _published(
         self, _client: Client, _data: object, mid: int, reason: ReasonCode, _properties: Properties
     ) -> None:
-        # The slot is free when the broker says so, also when nobody waits any more.
-        self._window.release()
-        answer = self._pending.pop(mid, None)
-        if answer is not None and not answer.done():
-            answer.set_result(reason)
+        # The place is free when the broker says so, also when nobody waits any more.
+        self._room += 1
+        message = self._pending.pop(mid, None)
+        if message is not None:
+            message.done(_refusal(message.topic, reason) if reason.is_failure else None)
+        if self._queue and not self._draining:
+            # After all acknowledgements that came with this one, so that the next leave together.
+            self._draining = True
+            self._loop.call_soon(self._drain)
 
     def _suback(
         self,
@@ -274,11 +316,14 @@ class Connection:
         over = NotConnectedError(
             f"{reason.message}, before the acknowledgement; it may have arrived", reason.hint
         )
-        waiting: list[asyncio.Future[Any]] = [*self._pending.values(), *self._subscribed.values()]
+        told = [*self._pending.values(), *self._queue]
+        asked = list(self._subscribed.values())
         self._pending.clear()
+        self._queue.clear()
         self._subscribed.clear()
-        for answer in waiting:
-            self._window.release()
+        for message in told:
+            message.done(over)
+        for answer in asked:
             if not answer.done():
                 answer.set_exception(over)
 
@@ -294,3 +339,10 @@ class Connection:
         if found is not None:
             with contextlib.suppress(OSError):
                 found.close()
+
+
+def _refusal(topic: str, reason: ReasonCode) -> TransportError:
+    return TransportError(
+        f"publish to {topic}: the broker refused it: {reason} (0x{reason.value:02X})",
+        "Check the broker's access list for this device.",
+    )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from edgetrt.errors import ConfigError, NotConnectedError, TransportError
 from edgetrt.mqtt.backoff import Backoff
-from edgetrt.mqtt.connection import Connection
+from edgetrt.mqtt.connection import Connection, Done
 from edgetrt.mqtt.settings import Endpoint, Settings
 from edgetrt.types import ConnectionState
 
@@ -102,9 +102,30 @@ class MqttTransport:
             NotConnectedError: no connection now, or it was lost before the acknowledgement.
             TransportError: the broker refused it; the message carries its reason code.
         """
+        connection = self._connected(topic)
+        await connection.publish(topic, payload, retain=retain, expiry_s=expiry_s)
+
+    def post(
+        self,
+        topic: str,
+        payload: bytes,
+        done: Done,
+        *,
+        retain: bool = False,
+        expiry_s: int | None = None,
+    ) -> None:
+        """Publish with QoS 1 without waiting; `done` is told once, with None or with why not.
+
+        Raises:
+            NotConnectedError: no connection now.
+            TransportError: the broker does not take messages of this length.
+        """
+        self._connected(topic).post(topic, payload, done, retain=retain, expiry_s=expiry_s)
+
+    def _connected(self, topic: str) -> Connection:
         if self._connection is None:
             raise NotConnectedError(f"publish to {topic}: {self._state.reason}")
-        await self._connection.publish(topic, payload, retain=retain, expiry_s=expiry_s)
+        return self._connection
 
     async def messages(self) -> AsyncIterator[ReceivedMessage]:
         """What arrives; a message is acknowledged when the next one is asked for."""

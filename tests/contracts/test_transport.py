@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -124,6 +126,46 @@ def test_many_at_a_time_arrive_in_order(rig: Callable[[], Rig]) -> None:
     async def scenario(rig: Rig) -> None:
         await asyncio.gather(*(rig.transport.publish(TOPIC, body) for body in bodies))
         assert await rig.arrived(TOPIC, 300) == bodies
+
+    drive(rig, scenario)
+
+
+def test_posting_does_not_wait_and_tells_each_outcome_once(rig: Callable[[], Rig]) -> None:
+    async def scenario(rig: Rig) -> None:
+        outcomes: list[tuple[int, TransportError | None]] = []
+        over = asyncio.Event()
+
+        def done(number: int, error: TransportError | None) -> None:
+            outcomes.append((number, error))
+            if len(outcomes) == 300:
+                over.set()
+
+        for number in range(300):
+            topic = FORBIDDEN if number == 150 else TOPIC
+            rig.transport.post(topic, str(number).encode(), partial(done, number))
+        assert outcomes == []
+        await over.wait()
+        assert [number for number, _ in outcomes] == list(range(300))
+        assert [number for number, error in outcomes if error is not None] == [150]
+        assert "refused" in str(outcomes[150][1])
+        arrived = [int(body) for body in await rig.arrived(TOPIC, 299)]
+        assert arrived == [number for number in range(300) if number != 150]
+
+    drive(rig, scenario)
+
+
+def test_what_was_posted_is_told_when_the_connection_breaks(rig: Callable[[], Rig]) -> None:
+    async def scenario(rig: Rig) -> None:
+        outcomes: list[TransportError | None] = []
+        await rig.cut()
+        with contextlib.suppress(NotConnectedError):
+            for _ in range(200):
+                rig.transport.post(TOPIC, b"x", outcomes.append)
+        await until(rig.transport, connected=False)
+        with pytest.raises(NotConnectedError):
+            rig.transport.post(TOPIC, b"x", outcomes.append)
+        assert all(o is None or isinstance(o, NotConnectedError) for o in outcomes)
+        assert len(outcomes) in (0, 200)
 
     drive(rig, scenario)
 
