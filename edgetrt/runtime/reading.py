@@ -14,9 +14,11 @@ from edgetrt.geometry import fit
 from edgetrt.model.inspect import summarize
 from edgetrt.runtime.network import Network, assemble
 from edgetrt.runtime.tasks.detect import Detector
+from edgetrt.runtime.tasks.heads import HeadDetector
 from edgetrt.runtime.tasks.raw import Raw
 
 if TYPE_CHECKING:
+    from edgetrt.config import TaskConfig
     from edgetrt.engine.recipe import Recipe
     from edgetrt.model.inspect import ModelSummary
     from edgetrt.ports import Session
@@ -103,7 +105,7 @@ class Reading:
         config = self.recipe.config.task
         if self.kind == "detect":
             limits = config if score is None else msgspec.structs.replace(config, score=score)
-            return Detector(self.summary.outputs, self.labels, limits)
+            return self._detector(limits)
         if self.kind == "raw":
             return Raw()
         raise ConfigError(
@@ -116,10 +118,8 @@ class Reading:
         config = self.recipe.config
         if self.kind != "detect":
             return Gate("raw", config.accuracy.max_loss)
-        everything = Detector(
-            self.summary.outputs,
-            self.labels,
-            msgspec.structs.replace(config.task, score=RANKED_FROM, only=None),
+        everything = self._detector(
+            msgspec.structs.replace(config.task, score=RANKED_FROM, only=None)
         )
         shape = self.input.shape
         size = (shape[3], shape[2]) if shape[1] == 3 else (shape[2], shape[1])
@@ -131,6 +131,13 @@ class Reading:
             score=config.task.score,
             labels=self.labels,
         )
+
+    def _detector(self, limits: TaskConfig) -> Detector | HeadDetector:
+        """A decoder of the output, or of the heads where the network leaves its decoding outside."""
+        outputs, head = self.summary.outputs, self.summary.metadata.get("head")
+        if head is not None:
+            return HeadDetector(head, outputs, self.labels, limits)
+        return Detector(outputs, self.labels, limits)
 
     def network(self, session: Session, fingerprint: str, backend: str, depth: int) -> Network:
         """Join a loaded session with preprocessing and task."""

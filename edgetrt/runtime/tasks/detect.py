@@ -45,6 +45,15 @@ class Limits:
     classes: NDArray[np.bool_] | None = None
 
 
+def limits_of(config: TaskConfig, labels: tuple[str, ...]) -> Limits:
+    """The limits of a config.
+
+    Raises:
+        ConfigError: `only` names a class that the network does not have.
+    """
+    return Limits(config.score, config.iou, config.max_objects, _mask(config.only, labels))
+
+
 class Detector:
     """Decodes one network's output; made once per session.
 
@@ -57,9 +66,7 @@ class Detector:
         self, outputs: Sequence[TensorSpec], labels: tuple[str, ...], config: TaskConfig
     ) -> None:
         self._name, self._decode = _decoder(outputs, labels)
-        self._limits = Limits(
-            config.score, config.iou, config.max_objects, _mask(config.only, labels)
-        )
+        self._limits = limits_of(config, labels)
 
     def decode(
         self, tensors: Mapping[str, NDArray[np.generic]], placed: Fit, size: tuple[int, int]
@@ -78,7 +85,7 @@ class Detector:
 def decode_columns(output: Floats, limits: Limits) -> Detections:
     """`[4+classes, N]` to suppressed boxes in tensor pixels."""
     scores = output[4] if len(output) == 5 else output[4:].max(axis=0)
-    _finite("scores", scores)
+    finite("scores", scores)
     picked = np.flatnonzero(scores >= limits.score)
     classes = np.zeros(len(picked), np.int32)
     if len(output) > 5:
@@ -90,7 +97,7 @@ def decode_columns(output: Floats, limits: Limits) -> Detections:
     picked, classes = picked[order], classes[order]
     centre, half = output[0:2, picked].T, output[2:4, picked].T / 2
     boxes = np.concatenate((centre - half, centre + half), axis=1)
-    _finite("boxes", boxes)
+    finite("boxes", boxes)
     kept = suppress(boxes, classes, limits.iou, limits.most)
     return Detections(boxes[kept], scores[picked[kept]], classes[kept])
 
@@ -98,7 +105,7 @@ def decode_columns(output: Floats, limits: Limits) -> Detections:
 def decode_rows(output: Floats, limits: Limits) -> Detections:
     """`[N, 6]` to boxes in tensor pixels, best first; the network has suppressed duplicates itself."""
     scores = output[:, 4]
-    _finite("scores", scores)
+    finite("scores", scores)
     picked = np.flatnonzero(scores >= limits.score)
     classes = output[picked, 5].astype(np.int32)
     if limits.classes is not None:
@@ -107,7 +114,7 @@ def decode_rows(output: Floats, limits: Limits) -> Detections:
         picked, classes = picked[wanted], classes[wanted]
     order = np.argsort(-scores[picked], kind="stable")[: limits.most]
     boxes = output[picked[order], :4]
-    _finite("boxes", boxes)
+    finite("boxes", boxes)
     return Detections(boxes, scores[picked[order]], classes[order])
 
 
@@ -183,7 +190,7 @@ def _mask(only: tuple[str, ...] | None, labels: tuple[str, ...]) -> NDArray[np.b
     return np.array([label in only for label in labels], bool)
 
 
-def _finite(what: str, values: Floats) -> None:
+def finite(what: str, values: Floats) -> None:
     """Refuse NaN and infinity: a sum is finite only when every value is, and asking it is cheap."""
     if not np.isfinite(values.sum()):
         raise InferenceError(

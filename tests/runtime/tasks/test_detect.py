@@ -107,7 +107,9 @@ def test_other_layouts_are_named_in_the_refusal(shape: tuple[int, ...]) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(seed=st.integers(0, 10_000), count=st.integers(0, 40) | st.just(300), iou=st.floats(0.1, 0.9))
+@given(
+    seed=st.integers(0, 10_000), count=st.integers(0, 40) | st.just(300), iou=st.floats(0.1, 0.9)
+)
 def test_suppression_is_greedy_and_complete(seed: int, count: int, iou: float) -> None:
     """Kept boxes do not overlap, and each dropped one overlaps a better kept one of its class."""
     random = np.random.default_rng(seed)
