@@ -6,7 +6,7 @@ contract suite of its port in `tests/contracts/`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -59,6 +59,7 @@ class Session(Protocol):
         """Free the context and its buffers; may be called twice."""
 
 
+@runtime_checkable
 class OverlappingSession(Session, Protocol):
     """A session whose work can be left running: `infer` is `start`, then `wait`."""
 

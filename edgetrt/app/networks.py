@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgetrt.app.places import cache_dir, state_dir
 from edgetrt.config import BackendName, PreprocessConfig, RecipeConfig, TaskConfig
-from edgetrt.errors import BackendError
+from edgetrt.errors import BackendError, CudaError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from edgetrt.backends.device_session import DeviceSession
+    from edgetrt.backends.tensorrt import TensorRtBackend
     from edgetrt.engine.active import Active, Record
+    from edgetrt.engine.manifest import Engine
     from edgetrt.engine.recipe import Recipe
-    from edgetrt.ports import Backend, Session
-    from edgetrt.runtime.network import Network
+    from edgetrt.ports import Backend, Device
+    from edgetrt.runtime.network import Input, Network
+    from edgetrt.runtime.reading import Reading
     from edgetrt.types import Shape
+
+log = logging.getLogger(__name__)
 
 
 def backends() -> dict[str, Callable[[], Backend]]:
@@ -31,7 +38,7 @@ def backends() -> dict[str, Callable[[], Backend]]:
     }
 
 
-def tensorrt_backend(core: int | None = None) -> Backend:
+def tensorrt_backend(core: int | None = None) -> TensorRtBackend:
     """TensorRT on this machine's GPU, or on one of its DLA cores.
 
     Raises:
@@ -41,6 +48,50 @@ def tensorrt_backend(core: int | None = None) -> Backend:
     from edgetrt.gpu.device import open_device
 
     return TensorRtBackend(open_device(), dla_core=core)
+
+
+def on_gpu(device: Device, reading: Reading) -> Callable[[Any], Input]:
+    """Preprocessing on the GPU, ahead of the engine and in the same graph.
+
+    Raises:
+        CudaError: there is no compiler for its kernel, or the GPU refuses it.
+    """
+    from edgetrt.gpu import compile as kernels
+    from edgetrt.gpu.layout import target
+    from edgetrt.gpu.preprocess import GpuPreprocessor
+
+    config = reading.recipe.config.preprocess
+    major, minor = device.info.compute_capability
+    device.push()
+    try:
+        code = kernels.load("preprocess", major * 10 + minor, cache_dir() / "kernels")
+        module = device.module(code)
+    finally:
+        device.pop()
+
+    def attach(session: DeviceSession) -> Input:
+        (spec,) = session.inputs
+        into = target(spec, session.pointer(spec.name), config)
+        preprocessor = GpuPreprocessor(device, module, into, config)
+        session.lead(spec.name, preprocessor)
+        return preprocessor
+
+    return attach
+
+
+def _plan_network(
+    backend: TensorRtBackend, engine: Engine, record: Record, reading: Reading
+) -> Network:
+    """A plan with its preprocessing on the GPU; on the CPU where no kernel can be compiled."""
+    serving, depth = record.current, record.pipeline.depth
+    session = backend.deserialize(engine.data, serving.model, reading.shapes)
+    try:
+        attach = on_gpu(backend.device, reading)
+    except CudaError as error:
+        log.warning("preprocessing on the CPU: %s %s", error.message, error.hint)
+        attach = reading.on_cpu
+    name = serving.fingerprint[:16]
+    return reading.network(session, name, serving.backend, depth, attach)
 
 
 def pick_backend(
@@ -112,9 +163,7 @@ def open_deployed(record: Record) -> Network:
     )
     reading = Reading.of(Recipe(network, network, recipe))
     backend = backends()[serving.backend]()
-    session: Session
     if isinstance(backend, TensorRtBackend):  # a plan is code: the bytes that were verified run
-        session = backend.deserialize(engine.data, serving.model, reading.shapes)
-    else:
-        session = backend.load(engine.path, pipeline.threads, reading.shapes)
+        return _plan_network(backend, engine, record, reading)
+    session = backend.load(engine.path, pipeline.threads, reading.shapes)
     return reading.network(session, serving.fingerprint[:16], serving.backend, pipeline.depth)

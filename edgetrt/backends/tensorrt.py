@@ -72,6 +72,11 @@ class TensorRtBackend:
         self._lines: deque[str] = deque(maxlen=20)
         self._logger = _logger(self._trt, self._lines)
 
+    @property
+    def device(self) -> Device:
+        """The GPU that plans run on."""
+        return self._device
+
     def load(
         self, model: Path, threads: int = 0, shapes: Mapping[str, Shape] | None = None
     ) -> DeviceSession:

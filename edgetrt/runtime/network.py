@@ -5,18 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from edgetrt.runtime.preprocess import Preprocessor
-
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     import numpy as np
     from numpy.typing import NDArray
 
-    from edgetrt.config import PreprocessConfig
     from edgetrt.geometry import Fit
     from edgetrt.ports import Session
-    from edgetrt.types import Output
+    from edgetrt.types import Frame, Output
+
+
+class Input(Protocol):
+    """Takes frames into a session's input, wherever that lies."""
+
+    def write(self, frame: Frame) -> Fit:
+        """Take a frame; returns where it lies in the tensor."""
+
+    def close(self) -> None:
+        """Free what it holds."""
 
 
 class Task(Protocol):
@@ -37,7 +44,12 @@ class Lane:
     """One execution context with the preprocessor that writes into its input."""
 
     session: Session
-    preprocessor: Preprocessor
+    preprocessor: Input
+
+    def close(self) -> None:
+        """Free the context and what writes into it."""
+        self.session.close()
+        self.preprocessor.close()
 
 
 @dataclass(frozen=True)
@@ -61,7 +73,7 @@ class Network:
     def close(self) -> None:
         """Free every lane."""
         for lane in self.lanes:
-            lane.session.close()
+            lane.close()
 
 
 def assemble(
@@ -71,7 +83,7 @@ def assemble(
     backend: str,
     labels: tuple[str, ...],
     task: Task,
-    preprocess: PreprocessConfig,
+    preprocessor: Callable[[Session], Input],
     depth: int,
 ) -> Network:
     """Build the lanes over a session and its twins.
@@ -79,7 +91,6 @@ def assemble(
     Raises:
         ModelError: its input is no image.
     """
-    (spec,) = session.inputs
     sessions = [session, *(session.twin() for _ in range(depth - 1))]
-    lanes = tuple(Lane(s, Preprocessor(spec, s.buffers[spec.name], preprocess)) for s in sessions)
+    lanes = tuple(Lane(s, preprocessor(s)) for s in sessions)
     return Network(fingerprint, backend, labels, lanes, task)

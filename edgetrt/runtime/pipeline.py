@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgetrt.errors import InferenceError
-from edgetrt.ports import EndOfStream
+from edgetrt.ports import EndOfStream, OverlappingSession
 from edgetrt.runtime.meter import Meter, Stopwatch
 from edgetrt.runtime.pacing import Pace
 from edgetrt.types import Detections, Frame, Grant, Result
@@ -152,16 +152,33 @@ class Pipeline:
         return frame
 
     def _launch(self, lane: Lane, watch: Stopwatch) -> Tensors:
-        """Start the inference; what is returned waits for it."""
+        """Start the inference; what is returned waits for it.
+
+        A device runs by itself once it was told to; a CPU backend needs a thread of ours to overlap.
+        """
+        session = lane.session
 
         def infer() -> Mapping[str, NDArray[np.generic]]:
             with watch.stage("infer"):
-                return lane.session.infer()
+                return session.infer()
 
+        if isinstance(session, OverlappingSession):
+            return self._leave_running(session, watch)
         if len(self._network.lanes) > 1:
             return self._worker.submit(infer).result
         tensors = infer()
         return lambda: tensors
+
+    def _leave_running(self, session: OverlappingSession, watch: Stopwatch) -> Tensors:
+        started = self._clock.monotonic_ns()
+        session.start()
+
+        def wait() -> Mapping[str, NDArray[np.generic]]:
+            tensors = session.wait()
+            watch.stages_ns["infer"] = self._clock.monotonic_ns() - started
+            return tensors
+
+        return wait
 
     def _land(self) -> None:
         """Finish the oldest flight: decode, count, hand to the sinks."""

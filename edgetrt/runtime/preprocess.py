@@ -105,6 +105,9 @@ class Preprocessor:
         self._scale_into(self._ordered(swap=swap))
         return self._fit
 
+    def close(self) -> None:
+        """Nothing to free: the buffer is the session's."""
+
     def _replan(self, size: tuple[int, int]) -> None:
         """Frames of a new size leave other borders: compute the fit and repaint the padding."""
         self._size = size

@@ -13,16 +13,19 @@ from edgetrt.errors import ConfigError, ModelError
 from edgetrt.geometry import fit
 from edgetrt.model.inspect import summarize
 from edgetrt.runtime.network import Network, assemble
+from edgetrt.runtime.preprocess import Preprocessor
 from edgetrt.runtime.tasks.detect import Detector
 from edgetrt.runtime.tasks.heads import HeadDetector
 from edgetrt.runtime.tasks.raw import Raw
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from edgetrt.config import TaskConfig
     from edgetrt.engine.recipe import Recipe
     from edgetrt.model.inspect import ModelSummary
     from edgetrt.ports import Session
-    from edgetrt.runtime.network import Task
+    from edgetrt.runtime.network import Input, Task
     from edgetrt.types import Shape, TensorSpec
 
 
@@ -139,14 +142,26 @@ class Reading:
             return HeadDetector(head, outputs, self.labels, limits)
         return Detector(outputs, self.labels, limits)
 
-    def network(self, session: Session, fingerprint: str, backend: str, depth: int) -> Network:
-        """Join a loaded session with preprocessing and task."""
+    def network(
+        self,
+        session: Session,
+        fingerprint: str,
+        backend: str,
+        depth: int,
+        preprocessor: Callable[[Session], Input] | None = None,
+    ) -> Network:
+        """Join a loaded session with preprocessing (on the CPU unless another is given) and task."""
         return assemble(
             session,
             fingerprint=fingerprint,
             backend=backend,
             labels=self.labels,
             task=self.task(),
-            preprocess=self.recipe.config.preprocess,
+            preprocessor=preprocessor or self.on_cpu,
             depth=depth,
         )
+
+    def on_cpu(self, session: Session) -> Preprocessor:
+        """Preprocess on the CPU, into the session's own buffer."""
+        (spec,) = session.inputs
+        return Preprocessor(spec, session.buffers[spec.name], self.recipe.config.preprocess)

@@ -65,7 +65,11 @@ class Service:
         self.malformed = 0
 
     def run(self, stop: threading.Event) -> bool:
-        """Work to the end; True when no pipeline failed."""
+        """Work to the end; True when no pipeline failed.
+
+        Raises:
+            CudaError: the GPU is lost to this process; a new one must take over.
+        """
         threads = [
             threading.Thread(
                 target=supervisor.run, args=(stop, self._frames), name=f"pipeline-{name}"
@@ -86,6 +90,9 @@ class Service:
             for thread in threads:
                 thread.join()
             self._report()
+        for supervisor in self._supervisors.values():
+            if supervisor.fatal is not None:
+                raise supervisor.fatal
         return all(s.meter.state != "failed" for s in self._supervisors.values())
 
     def _report(self) -> None:

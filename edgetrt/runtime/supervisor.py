@@ -7,7 +7,7 @@ import random
 import threading
 from typing import TYPE_CHECKING
 
-from edgetrt.errors import ConfigError, EdgetrtError, ModelError
+from edgetrt.errors import ConfigError, CudaError, EdgetrtError, ModelError
 from edgetrt.runtime.pipeline import Pipeline
 from edgetrt.types import Grant
 
@@ -58,6 +58,7 @@ class Supervisor:
     ) -> None:
         self.meter = meter
         self.pipeline: Pipeline | None = None
+        self.fatal: CudaError | None = None
         self._name = name
         self._open_source = open_source
         self._open_network = open_network
@@ -92,6 +93,9 @@ class Supervisor:
                     self._fail(error)
                     return
                 except EdgetrtError as error:
+                    if isinstance(error, CudaError) and error.fatal:
+                        self._give_up(error, stop)
+                        return
                     attempt = 0 if self.meter.counters.done - before > STEADY_FRAMES else attempt
                     self._back_off(error, attempt, stop)
                     attempt += 1
@@ -137,6 +141,12 @@ class Supervisor:
     def _fail(self, error: EdgetrtError) -> None:
         self.meter.state, self.meter.error = "failed", error.message
         log.error("pipeline %s: %s %s", self._name, error.message, error.hint)
+
+    def _give_up(self, error: CudaError, stop: threading.Event) -> None:
+        """The process's CUDA context is gone, and with it every pipeline's: only a new process helps."""
+        self._fail(error)
+        self.fatal = error
+        stop.set()
 
     def _back_off(self, error: EdgetrtError, attempt: int, stop: threading.Event) -> None:
         pause = backoff_s(attempt, random.random())  # noqa: S311 - spreads load, guards nothing

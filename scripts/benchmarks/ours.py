@@ -20,6 +20,7 @@ from edgetrt.ports import Session
 from edgetrt.runtime.meter import Meter
 from edgetrt.runtime.network import Lane, Network, assemble
 from edgetrt.runtime.pipeline import Pipeline
+from edgetrt.runtime.preprocess import Preprocessor
 from edgetrt.runtime.tasks.detect import Detector
 from edgetrt.types import Grant, Result
 from scripts.benchmarks.footage import Last, Picture, Reel, shot
@@ -37,7 +38,9 @@ def network(
         backend=backend.name,
         labels=summary.labels,
         task=Detector(summary.outputs, summary.labels, TaskConfig()),
-        preprocess=PreprocessConfig(),
+        preprocessor=lambda session: Preprocessor(
+            session.inputs[0], session.buffers[session.inputs[0].name], PreprocessConfig()
+        ),
         depth=depth,
     )
 

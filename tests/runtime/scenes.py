@@ -12,6 +12,7 @@ from edgetrt.config import PreprocessConfig
 from edgetrt.errors import InferenceError
 from edgetrt.geometry import Fit
 from edgetrt.runtime.network import Network, assemble
+from edgetrt.runtime.preprocess import Preprocessor
 from edgetrt.types import Frame, RawOutput, TensorSpec
 from tests.fakes import FakeBackend
 
@@ -58,7 +59,9 @@ def network(
         backend=made_by.name,
         labels=("thing",),
         task=Mean(),
-        preprocess=PreprocessConfig(scale=1.0),
+        preprocessor=lambda s: Preprocessor(
+            s.inputs[0], s.buffers["x"], PreprocessConfig(scale=1.0)
+        ),
         depth=depth,
     )
 
