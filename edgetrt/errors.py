@@ -19,11 +19,13 @@
       TransportError                 the MQTT broker
         NotConnectedError              there is no connection now
         MessageError                   a message that does not follow the contract
+      StoreError                     what waits for the broker cannot be kept on the disk
       UpdateError                    a release or its installation
         TrustError                     a signature, version or expiry that does not hold
         DigestError                    bytes that are not the promised ones
         IncompatibleError              meant for another board or version
         ProveError                     it ran, and worse than promised
+        UnreachableError               the repository is away, or too slow, for now
       FleetError                     the controller
 
 Message: what, on which object, expected and got. Hint: what to do. Exit codes are those of
@@ -156,10 +158,30 @@ class MessageError(TransportError):
     exit_code = 76  # EX_PROTOCOL
 
 
+class StoreError(EdgetrtError):
+    """The disk cannot keep what waits for the broker: full, read-only, missing or faulty."""
+
+    exit_code = 74  # EX_IOERR
+
+
 class UpdateError(EdgetrtError):
-    """A release, or its installation, failed."""
+    """A release, or its installation, failed.
+
+    Args:
+        message: what happened, on which object, what was expected and what was there.
+        hint: what to do.
+        code: one word that a fleet can count, such as `expired` or `slow`; never reworded.
+    """
 
     exit_code = 65
+
+    def __init__(self, message: str, hint: str = "", code: str = "") -> None:
+        super().__init__(message, hint)
+        self.code = code
+
+    def __reduce__(self) -> tuple[type[UpdateError], tuple[object, ...]]:
+        """Pickle with all parts."""
+        return type(self), (self.message, self.hint, self.code)
 
 
 class TrustError(UpdateError):
@@ -178,6 +200,12 @@ class IncompatibleError(UpdateError):
 
 class ProveError(UpdateError):
     """The new release ran, and worse than it promised."""
+
+
+class UnreachableError(UpdateError):
+    """The repository does not answer, or too slowly; the same attempt may succeed later."""
+
+    exit_code = 69  # EX_UNAVAILABLE
 
 
 class FleetError(EdgetrtError):

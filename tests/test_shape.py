@@ -30,10 +30,6 @@ MOST_LINES = 300
 LATER = {
     errors.PowerModeError: "power modes",
     errors.BoardError: "power modes",
-    errors.UpdateError: "updates",
-    errors.TrustError: "updates",
-    errors.DigestError: "updates",
-    errors.IncompatibleError: "updates",
     errors.ProveError: "updates",
     errors.FleetError: "the fleet",
 }

@@ -1,0 +1,165 @@
+"""What the controller wants of one device, signed: a DSSE envelope around a small JSON object."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from typing import Annotated, Any
+
+import msgspec
+from securesystemslib.dsse import Envelope
+from securesystemslib.exceptions import Error as SslibError
+from securesystemslib.signer import Key, Signer
+
+from edgetrt.config import Name
+from edgetrt.errors import ConfigError, TrustError
+
+PAYLOAD_TYPE = "application/vnd.edgetrt.desired+json"
+MOST_BYTES = 64 * 1024
+KEYS_TARGET = "keys/assignment.json"
+"""Where the repository says whose word counts."""
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
+    """When the release may be put to work; it is fetched and built at any time.
+
+    Attributes:
+        window: `HH:MM-HH:MM`, the device's own time; None = at any.
+        lock_max_s: how long the application may hold the update back.
+        ask: wait for a person's word on the device.
+    """
+
+    window: Annotated[str, msgspec.Meta(pattern=r"^\d\d:\d\d-\d\d:\d\d$")] | None = None
+    lock_max_s: Annotated[float, msgspec.Meta(ge=0)] = 3600.0
+    ask: bool = False
+
+
+class Desired(msgspec.Struct, frozen=True, kw_only=True):
+    """One assignment.
+
+    Attributes:
+        device: for whom.
+        generation: grows with every assignment of this device.
+        target: path of the release in the repository.
+        sha256: of it.
+        length: of it, in bytes.
+        policy: when.
+        not_after: RFC 3339, UTC; later nobody begins it.
+    """
+
+    v: int = 1
+    device: Name
+    generation: Annotated[int, msgspec.Meta(ge=1, le=2**53)]
+    target: Annotated[str, msgspec.Meta(min_length=1, max_length=400)]
+    sha256: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
+    length: Annotated[int, msgspec.Meta(ge=0, le=2**50)]
+    policy: Policy = Policy()
+    not_after: datetime
+
+
+class AssignmentKeys(msgspec.Struct, frozen=True, kw_only=True):
+    """The target `keys/assignment.json`: public keys by id, and how many must sign."""
+
+    v: int = 1
+    threshold: Annotated[int, msgspec.Meta(ge=1)] = 1
+    keys: dict[str, dict[str, Any]]
+
+
+def sign(desired: Desired, signers: Sequence[Signer]) -> bytes:
+    """Make the envelope."""
+    envelope = Envelope(msgspec.json.encode(desired), PAYLOAD_TYPE, {})
+    for signer in signers:
+        envelope.sign(signer)
+    return msgspec.json.encode(envelope.to_dict())
+
+
+def peek(envelope: bytes) -> Desired:
+    """What an envelope says, **without** looking at its signature.
+
+    Raises:
+        TrustError: no such thing.
+    """
+    return _payload(_open(envelope))
+
+
+def verify(envelope: bytes, keys: AssignmentKeys, device: str, now: datetime) -> Desired:
+    """What the controller wants of `device`.
+
+    Args:
+        envelope: as it came.
+        keys: whose word counts, as TUF told.
+        device: this one.
+        now: the time, to be trusted.
+
+    Raises:
+        TrustError: another signer or too few, another device, or too late. `code` tells which.
+    """
+    sealed = _open(envelope)
+    try:
+        known = [Key.from_dict(keyid, dict(key)) for keyid, key in keys.keys.items()]
+        sealed.verify(known, keys.threshold)
+    except (SslibError, ValueError, KeyError, TypeError) as error:
+        raise _refused(f"not signed by the assignment key: {error}", "signature") from error
+    desired = _payload(sealed)
+    if desired.device != device:
+        raise _refused(f"for device {desired.device!r}, this is {device!r}", "foreign")
+    if now > _utc(desired.not_after):
+        raise _refused(f"not to be begun after {desired.not_after}, now is {now}", "too-late")
+    return desired
+
+
+def assignment_keys(data: bytes) -> AssignmentKeys:
+    """Read the target `keys/assignment.json`.
+
+    Raises:
+        TrustError: it is not such a file.
+    """
+    try:
+        return msgspec.json.decode(data, type=AssignmentKeys)
+    except msgspec.MsgspecError as error:
+        raise _refused(f"{KEYS_TARGET}: {error}", "signature") from error
+
+
+def moment(text: str) -> datetime:
+    """A time that a person wrote, as RFC 3339.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    try:
+        return _utc(msgspec.convert(text, datetime))
+    except msgspec.ValidationError as error:
+        hint = "For example 2027-01-31T12:00:00Z."
+        raise ConfigError(f"{text!r}: not a time: {error}", hint) from error
+
+
+def _open(envelope: bytes) -> Envelope:
+    if len(envelope) > MOST_BYTES:
+        raise _refused(f"{len(envelope)} bytes, at most {MOST_BYTES} are read", "malformed")
+    try:
+        sealed = Envelope.from_dict(msgspec.json.decode(envelope))
+    except (msgspec.MsgspecError, SslibError, ValueError, KeyError, TypeError) as error:
+        raise _refused(f"no signed envelope: {error}", "malformed") from error
+    if sealed.payload_type != PAYLOAD_TYPE:
+        raise _refused(f"of type {sealed.payload_type!r}, expected {PAYLOAD_TYPE}", "malformed")
+    return sealed
+
+
+def _payload(sealed: Envelope) -> Desired:
+    try:
+        desired = msgspec.json.decode(sealed.payload, type=Desired)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise _refused(f"{error}", "malformed") from error
+    if desired.v != 1:
+        raise _refused(f"version {desired.v}, expected 1", "malformed")
+    return desired
+
+
+def _utc(time: datetime) -> datetime:
+    return time.replace(tzinfo=timezone.utc) if time.tzinfo is None else time
+
+
+def _refused(what: str, code: str) -> TrustError:
+    return TrustError(
+        f"desired: {what}", "Assign the release again; if nobody did, look who can publish.", code
+    )

@@ -1,0 +1,74 @@
+"""Files that are whole after a power cut: written beside, flushed, renamed over."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+
+def replace(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Write a file so that its name always leads to the old bytes or to the new ones."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".new-", delete=False) as file:
+        try:
+            file.write(data)
+            file.flush()
+            os.fchmod(file.fileno(), mode)
+            os.fsync(file.fileno())
+        except OSError:
+            Path(file.name).unlink()
+            raise
+    Path(file.name).replace(path)
+    flush(path.parent)
+
+
+def link(path: Path, target: str) -> None:
+    """Point a symbolic link somewhere else, in one step."""
+    beside = path.with_name(f".new-{path.name}")
+    beside.unlink(missing_ok=True)
+    beside.symlink_to(target)
+    beside.replace(path)
+    flush(path.parent)
+
+
+def flush(folder: Path) -> None:
+    """Bring a folder's names to the disk."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def flush_file(path: Path) -> None:
+    """Bring a file's bytes to the disk."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def flush_tree(folder: Path) -> None:
+    """Bring everything below a folder to the disk."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_dir() and not path.is_symlink():
+            flush(path)
+        elif path.is_file():
+            flush_file(path)
+    flush(folder)
+
+
+def sweep(folder: Path, prefix: str = ".new-") -> None:
+    """Remove what a power cut left half written."""
+    for path in folder.glob(f"{prefix}*"):
+        remove(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder; no effect when it is not there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

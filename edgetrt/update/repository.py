@@ -1,0 +1,325 @@
+"""The release repository: a tree of files for any web server, and what its keepers do to it.
+
+`public/` is served: `metadata/` and `targets/` as TUF lays them out, with consistent snapshots.
+`staged/` holds metadata that still lacks signatures; it can be carried to where the keys are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from securesystemslib.signer import Key, Signer
+from tuf.api.exceptions import RepositoryError
+from tuf.api.metadata import (
+    Metadata,
+    Root,
+    Snapshot,
+    TargetFile,
+    Targets,
+    Timestamp,
+)
+
+from edgetrt.errors import ConfigError, TrustError
+from edgetrt.update import archive, durable, release, roles
+from edgetrt.update.desired import KEYS_TARGET, AssignmentKeys
+from edgetrt.update.trust import SIGNED_AT, stored_path
+
+
+class Repository:
+    """One repository.
+
+    Args:
+        folder: where it is.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.metadata, self.targets = folder / "public/metadata", folder / "public/targets"
+        self._staged = folder / "staged"
+
+    @classmethod
+    def create(
+        cls, folder: Path, keys: Mapping[str, Iterable[Key]], thresholds: Mapping[str, int]
+    ) -> Repository:
+        """Make an empty one; everything is staged, to be signed and published.
+
+        Raises:
+            ConfigError: there is one already, or fewer keys than must sign.
+        """
+        new = cls(folder)
+        if new.metadata.exists():
+            raise ConfigError(f"{folder}: there is a repository already", "Choose another folder.")
+        root = Root(consistent_snapshot=True, expires=roles.expiry("root"))
+        for role in (*roles.OFFLINE, *roles.ONLINE):
+            for key in keys[role]:
+                root.add_key(key, role)
+            root.roles[role].threshold = roles.threshold(role, thresholds, root.roles[role].keyids)
+        for path in (new.metadata, new.targets / "releases", new.targets / "keys", new._staged):
+            path.mkdir(parents=True)
+        new._stage("root", Metadata(root))
+        targets: Metadata[Targets] = Metadata(Targets(expires=roles.expiry("targets")))
+        new._add_keys(targets, {key.keyid: key for key in keys[roles.ASSIGNMENT]}, thresholds)
+        new._stage("targets", targets)
+        return new
+
+    def add(self, path: Path) -> str:
+        """Pack a release from its `release.yaml` and stage the metadata that names it.
+
+        Returns:
+            Its target path.
+
+        Raises:
+            ConfigError: a file is wrong, or the version exists with another content.
+        """
+        plan = archive.plan(path)
+        name = f"releases/{plan.name}-{plan.version}.tar"
+        targets = self._edit("targets", Targets)
+        with tempfile.NamedTemporaryFile(dir=self.targets / "releases", delete=False) as file:
+            archive.pack(path.parent, plan, file)
+        packed = Path(file.name)
+        packed.chmod(0o644)
+        target = TargetFile.from_file(name, str(packed), ["sha256"])
+        known = targets.signed.targets.get(name)
+        if known is not None and known.hashes != target.hashes:
+            packed.unlink()
+            raise ConfigError(
+                f"{name}: published with another content",
+                "A version names one content for ever: raise the version in release.yaml.",
+            )
+        about = msgspec.to_builtins(release.summary(plan))
+        target.unrecognized_fields["custom"] = {release.CUSTOM: about}
+        self._put(packed, target)
+        targets.signed.targets[name] = target
+        self._stage("targets", targets)
+        return name
+
+    def withdraw(self, name: str) -> None:
+        """Stage metadata without a target: from its publication on nobody installs it any more.
+
+        Raises:
+            ConfigError: there is no such target.
+        """
+        targets = self._edit("targets", Targets)
+        if targets.signed.targets.pop(name, None) is None:
+            raise ConfigError(f"{name}: no such target", "See `edgetrt release show`.")
+        self._stage("targets", targets)
+
+    def rotate(
+        self, role: str, add: Iterable[Key], remove: Iterable[str], threshold: int | None = None
+    ) -> None:
+        """Stage other keys for a role; `remove` takes key ids or their beginnings.
+
+        Raises:
+            ConfigError: no such key, or fewer keys than must sign.
+        """
+        if role == roles.ASSIGNMENT:
+            self._rotate_assignment(add, remove, threshold)
+            return
+        root = self._edit("root", Root)
+        if role not in root.signed.roles:
+            raise ConfigError(
+                f"{role}: no such role", f"One of {', '.join(roles.DAYS)}, {roles.ASSIGNMENT}."
+            )
+        for prefix in remove:
+            root.signed.revoke_key(roles.find(prefix, root.signed.roles[role].keyids), role)
+        for key in add:
+            root.signed.add_key(key, role)
+        have = root.signed.roles[role]
+        have.threshold = roles.threshold(role, {role: threshold or have.threshold}, have.keyids)
+        self._stage("root", root)
+
+    def sign(
+        self, signers: Iterable[Signer], wanted: Iterable[str] = roles.OFFLINE
+    ) -> list[roles.State]:
+        """Add signatures to what is staged, wherever a key counts.
+
+        Returns:
+            How far each staged role is now.
+        """
+        signers = list(signers)
+        for role in wanted:
+            staged = self._staged_role(role)
+            if staged is None:
+                continue
+            counted = set(self._keyids(role))
+            for signer in signers:
+                if signer.public_key.keyid in counted:
+                    staged.sign(signer, append=True)
+            self._write(self._staged / f"{role}.json", staged)
+        return self.staged()
+
+    def staged(self) -> list[roles.State]:
+        """What waits for signatures or for publication."""
+        found = ((role, self._staged_role(role)) for role in roles.OFFLINE)
+        return [self._state(role, staged) for role, staged in found if staged is not None]
+
+    def publish(self, signers: Mapping[str, Signer]) -> dict[str, int]:
+        """Bring what is staged and signed before the public, and renew the online roles.
+
+        Args:
+            signers: keys of snapshot and timestamp, by key id.
+
+        Returns:
+            The version of each role now.
+
+        Raises:
+            TrustError: signatures are missing, or the online keys are.
+        """
+        for role in roles.OFFLINE:
+            staged = self._staged_role(role)
+            if staged is not None:
+                self._demand(role, staged)
+                self._write(self.metadata / f"{staged.signed.version}.{role}.json", staged)
+                (self._staged / f"{role}.json").unlink()
+        root, targets = self.load("root"), self.load("targets")
+        snapshot = self._renewed("snapshot", Snapshot)
+        snapshot.signed.meta["targets.json"] = roles.meta(targets)
+        self._finish(
+            "snapshot", snapshot, root, signers, f"{snapshot.signed.version}.snapshot.json"
+        )
+        timestamp = self._renewed("timestamp", Timestamp)
+        timestamp.signed.snapshot_meta = roles.meta(snapshot)
+        timestamp.signed.unrecognized_fields[SIGNED_AT] = roles.now().isoformat()
+        self._finish("timestamp", timestamp, root, signers, "timestamp.json")
+        now = {"root": root, "targets": targets, "snapshot": snapshot, "timestamp": timestamp}
+        return {name: role.signed.version for name, role in now.items()}
+
+    def load(self, role: str) -> Metadata[Any]:
+        """The published metadata of a role, its newest version.
+
+        Raises:
+            ConfigError: nothing was published.
+        """
+        if role == "timestamp":
+            paths = [self.metadata / "timestamp.json"]
+        else:
+            paths = sorted(self.metadata.glob(f"*.{role}.json"), key=roles.number)
+        try:
+            return Metadata.from_bytes(paths[-1].read_bytes())
+        except (IndexError, OSError, RepositoryError) as error:
+            raise ConfigError(
+                f"{self.folder}: no published {role}",
+                "Make one with `edgetrt release init`, sign and publish it.",
+            ) from error
+
+    def first_root(self) -> bytes:
+        """The first root metadata, which devices are given."""
+        return (self.metadata / "1.root.json").read_bytes()
+
+    def _edit(self, role: str, kind: type[Any]) -> Metadata[Any]:
+        """The staged version of a role, or the one after the published."""
+        staged = self._staged_role(role)
+        if staged is not None:
+            staged.signatures.clear()
+            return staged
+        return self._renewed(role, kind)
+
+    def _renewed(self, role: str, kind: type[Any]) -> Metadata[Any]:
+        try:
+            known = self.load(role)
+        except ConfigError:
+            return Metadata(kind(expires=roles.expiry(role)))
+        known.signed.version += 1
+        known.signed.expires = roles.expiry(role)
+        known.signatures.clear()
+        return known
+
+    def _finish(
+        self,
+        role: str,
+        metadata: Metadata[Any],
+        root: Metadata[Root],
+        signers: Mapping[str, Signer],
+        name: str,
+    ) -> None:
+        wanted = root.signed.roles[role]
+        for keyid in wanted.keyids:
+            if keyid in signers:
+                metadata.sign(signers[keyid], append=True)
+        if len(metadata.signatures) < wanted.threshold:
+            raise TrustError(
+                f"{role}: {len(metadata.signatures)} of {wanted.threshold} signatures",
+                "Give the folder with the online keys: --keys.",
+                "threshold",
+            )
+        self._write(self.metadata / name, metadata)
+
+    def _demand(self, role: str, staged: Metadata[Any]) -> None:
+        state = self._state(role, staged)
+        if state.missing:
+            raise TrustError(
+                f"{role} version {state.version}: {state.signed} of {state.threshold} signatures",
+                f"Sign it with: {', '.join(keyid[:12] for keyid in state.missing)}.",
+                "threshold",
+            )
+
+    def _state(self, role: str, staged: Metadata[Any]) -> roles.State:
+        data, signed, threshold, missing = staged.signed_bytes, 0, 0, set[str]()
+        for root in self._roots(role):
+            result = root.get_verification_result(role, data, staged.signatures)
+            signed, threshold = len(result.signed), max(threshold, result.threshold)
+            missing |= set() if result.verified else set(result.unsigned)
+        return roles.State(role, staged.signed.version, signed, threshold, tuple(sorted(missing)))
+
+    def _roots(self, role: str) -> list[Root]:
+        """Who must agree: for a root both the one before and itself."""
+        staged = self._staged_role("root")
+        roots = [] if staged is None else [staged.signed]
+        if role == "root" or staged is None:
+            with contextlib.suppress(ConfigError):
+                roots.insert(0, self.load("root").signed)
+        return roots
+
+    def _keyids(self, role: str) -> list[str]:
+        return [keyid for root in self._roots(role) for keyid in root.roles[role].keyids]
+
+    def _staged_role(self, role: str) -> Metadata[Any] | None:
+        path = self._staged / f"{role}.json"
+        return Metadata.from_bytes(path.read_bytes()) if path.exists() else None
+
+    def _stage(self, role: str, metadata: Metadata[Any]) -> None:
+        metadata.signatures.clear()
+        self._write(self._staged / f"{role}.json", metadata)
+
+    def _write(self, path: Path, metadata: Metadata[Any]) -> None:
+        durable.replace(path, metadata.to_bytes(), mode=0o644)
+
+    def _put(self, path: Path, target: TargetFile) -> None:
+        to = self.targets / stored_path(target)
+        durable.flush_file(path)
+        path.replace(to)
+        durable.flush(to.parent)
+
+    def _rotate_assignment(
+        self, add: Iterable[Key], remove: Iterable[str], threshold: int | None
+    ) -> None:
+        targets = self._edit("targets", Targets)
+        known = targets.signed.targets[KEYS_TARGET]
+        old = msgspec.json.decode(
+            (self.targets / stored_path(known)).read_bytes(), type=AssignmentKeys
+        )
+        keys = {keyid: Key.from_dict(keyid, dict(key)) for keyid, key in old.keys.items()}
+        for prefix in remove:
+            del keys[roles.find(prefix, list(keys))]
+        keys |= {key.keyid: key for key in add}
+        self._add_keys(targets, keys, {roles.ASSIGNMENT: threshold or old.threshold})
+        self._stage("targets", targets)
+
+    def _add_keys(
+        self, targets: Metadata[Targets], keys: Mapping[str, Key], thresholds: Mapping[str, int]
+    ) -> None:
+        """Make the assignment keys a target like any other."""
+        threshold = roles.threshold(roles.ASSIGNMENT, thresholds, list(keys))
+        public = {keyid: key.to_dict() for keyid, key in keys.items()}
+        told = {"v": 1, "threshold": threshold, "keys": public}
+        data = json.dumps(told, sort_keys=True).encode()
+        target = TargetFile(len(data), {"sha256": hashlib.sha256(data).hexdigest()}, KEYS_TARGET)
+        durable.replace(self.targets / stored_path(target), data, mode=0o644)
+        targets.signed.targets[KEYS_TARGET] = target

@@ -1,0 +1,75 @@
+"""Who signs what in a repository, how many must, and for how long their word is good."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+from tuf.api.metadata import Metadata, MetaFile
+
+from edgetrt.errors import ConfigError
+
+DAYS = {"root": 365, "targets": 365, "snapshot": 7, "timestamp": 7}
+"""How long each role's word is good; the last two are renewed by `publish` from a timer."""
+
+OFFLINE, ONLINE = ("root", "targets"), ("snapshot", "timestamp")
+ASSIGNMENT = "assignment"
+
+
+@dataclass(frozen=True)
+class State:
+    """How far a staged role is."""
+
+    role: str
+    version: int
+    signed: int
+    threshold: int
+    missing: tuple[str, ...]
+
+
+def meta(metadata: Metadata[Any]) -> MetaFile:
+    """How other metadata names this one."""
+    data = metadata.to_bytes()
+    return MetaFile(
+        metadata.signed.version, len(data), {"sha256": hashlib.sha256(data).hexdigest()}
+    )
+
+
+def threshold(role: str, thresholds: Mapping[str, int], keyids: list[str]) -> int:
+    """How many of a role's keys must sign; raises ConfigError when there are fewer."""
+    wanted = thresholds.get(role, 1)
+    if not 1 <= wanted <= len(keyids):
+        raise ConfigError(
+            f"{role}: {wanted} of {len(keyids)} keys must sign", "Add keys, or lower the threshold."
+        )
+    return wanted
+
+
+def find(prefix: str, keyids: list[str]) -> str:
+    """The one key id that begins so; raises ConfigError."""
+    found = [keyid for keyid in keyids if keyid.startswith(prefix)]
+    if len(found) != 1:
+        raise ConfigError(
+            f"{prefix}: {len(found)} keys of this role begin so",
+            f"Its keys: {', '.join(keyid[:12] for keyid in keyids)}.",
+        )
+    return found[0]
+
+
+def number(path: Path) -> int:
+    """The version in a file name."""
+    return int(path.name.partition(".")[0])
+
+
+def now() -> datetime:
+    """To the second, UTC."""
+    return datetime.now(timezone.utc).replace(microsecond=0)
+
+
+def expiry(role: str) -> datetime:
+    """When metadata of a role that is made now expires."""
+    return now() + timedelta(days=DAYS[role])
