@@ -37,12 +37,14 @@ class Collect:
         self.found: list[Detections] = []
 
     def put(self, result: Result) -> bool:
-        assert isinstance(result.output, Detections)
+        """Keep it; False for a network that does not detect."""
+        if not isinstance(result.output, Detections):
+            return False
         self.found.append(result.output)
         return True
 
     def close(self) -> None:
-        pass
+        """Nothing to finish."""
 
 
 def labels(path: Path, first: int, last: int) -> tuple[list[Detections], list[np.ndarray]]:
