@@ -81,10 +81,10 @@ def fetch(
     raise _worst(failures)
 
 
-def forget(folder: Path, keep: str = "") -> None:
-    """Remove what was fetched, and what was begun, but for the file `keep`."""
+def forget(folder: Path, *keep: str) -> None:
+    """Remove what was fetched, and what was begun, but for the digests to keep."""
     for path in folder.glob("*"):
-        if path.name.partition(".")[0] != keep or not keep:
+        if path.name.partition(".")[0] not in keep:
             durable.remove(path)
 
 

@@ -1,0 +1,43 @@
+"""What a person asks of the machine from another process: a small file that is taken once."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from edgetrt.update import durable
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """One wish; `digest` is the release that it is about."""
+
+    what: Literal["abort", "rollback"]
+    digest: str
+
+
+class Requests:
+    """The file.
+
+    Args:
+        folder: of updates.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "request.json"
+
+    def ask(self, request: Request) -> None:
+        """Leave a wish; it takes the place of one before."""
+        durable.replace(self._path, msgspec.json.encode(request))
+
+    def pending(self) -> Request | None:
+        """The wish, when there is one that can be read."""
+        with contextlib.suppress(FileNotFoundError, msgspec.MsgspecError):
+            return msgspec.json.decode(self._path.read_bytes(), type=Request)
+        return None
+
+    def clear(self) -> None:
+        """It has been seen to."""
+        self._path.unlink(missing_ok=True)

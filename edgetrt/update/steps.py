@@ -1,0 +1,262 @@
+"""What each state does; every step may be begun again after a power cut."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from edgetrt.errors import EdgetrtError, IncompatibleError, ProveError, TrustError
+from edgetrt.update import archive
+from edgetrt.update.desired import Desired, verify
+from edgetrt.update.fetch import Progress, Wanted, fetch
+from edgetrt.update.gate import Gate
+from edgetrt.update.layout import Layout
+from edgetrt.update.origin import BundleOrigin, Origin
+from edgetrt.update.ports import Engines, Prover
+from edgetrt.update.record import Memory, Offer, Record, Verdict
+from edgetrt.update.release import Host, require
+from edgetrt.update.states import State
+from edgetrt.update.trust import Trust
+
+_SPARE = 16 << 20
+_POLL_S = 1.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a step.
+
+    Attributes:
+        record: with what the step found out.
+        hold_s: not done: come again after so long.
+        why: it is not done.
+        error: it will not be done.
+    """
+
+    record: Record
+    hold_s: float | None = None
+    why: str = ""
+    error: EdgetrtError | None = None
+
+
+Step = Callable[[Record, Memory], Outcome]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where releases come from: one place for metadata, mirrors for the files."""
+
+    metadata: Origin
+    targets: tuple[Origin, ...]
+
+
+class Verifying:
+    """VERIFY, FETCH and STAGE: nothing here touches what serves.
+
+    Args:
+        device: name of this device.
+        host: what it is.
+        layout: where releases lie.
+        trust: in whom.
+        sources: where from, unless the offer came with a bundle; None = bundles only.
+        progress: is told of the download.
+        now_s: seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        device: str,
+        host: Host,
+        layout: Layout,
+        trust: Trust,
+        sources: Sources | None,
+        progress: Progress = lambda *_: None,
+        now_s: Callable[[], float] = time.time,
+    ) -> None:
+        self.device, self.layout, self.now_s = device, layout, now_s
+        self._host, self._trust, self._sources, self._progress = host, trust, sources, progress
+
+    def steps(self) -> Mapping[State, Step]:
+        """By state."""
+        return {State.VERIFY: self.verify, State.FETCH: self.fetch, State.STAGE: self.stage}
+
+    def known_signer(self, offer: Offer) -> Desired:
+        """Check an offer by what was trusted at the last refresh, without any network.
+
+        Raises:
+            TrustError: it does not hold, or the signer is not known yet.
+            UnreachableError: the clock cannot be trusted.
+        """
+        keys = self._trust.keys()
+        if keys is None:
+            raise TrustError("desired: no assignment key is known yet", "", "signature")
+        return verify(offer.envelope.encode(), keys, self.device, self._trust.now())
+
+    def verify(self, record: Record, memory: Memory) -> Outcome:
+        """Check everything that can be checked before the download."""
+        sources = self._from(record.offer)
+        session = self._trust.refresh(sources.metadata, sources.targets[0])
+        envelope = record.offer.envelope.encode()
+        desired = verify(envelope, session.keys, self.device, self._trust.now())
+        _in_order(desired, memory)
+        trusted = session.target(desired.target)
+        _same(desired, trusted.wanted)
+        told = trusted.summary()
+        require(told.needs, self._host, desired.target)
+        self.layout.prune(desired.sha256, memory.previous)
+        return Outcome(
+            replace(
+                record,
+                generation=desired.generation,
+                digest=desired.sha256,
+                target=desired.target,
+                path=trusted.wanted.path,
+                length=desired.length,
+                unpacked=told.unpacked,
+                policy=desired.policy,
+                serves=self.layout.current() == desired.sha256,
+            )
+        )
+
+    def fetch(self, record: Record, _: Memory) -> Outcome:
+        """Bring the file here, unless it has been unpacked before."""
+        if not self.layout.has(record.digest):
+            wanted = Wanted(record.path, record.digest, record.length)
+            origins = self._from(record.offer).targets
+            room = record.unpacked + _SPARE
+            fetch(wanted, origins, self.layout.downloads, self._progress, room)
+        return Outcome(record)
+
+    def stage(self, record: Record, _: Memory) -> Outcome:
+        """Unpack it, and look again whether it is for this device, by its own manifest."""
+        release = self.layout.stage(self.layout.downloads / record.digest, record.digest)
+        require(release.needs, self._host, record.target)
+        (self.layout.downloads / record.digest).unlink(missing_ok=True)
+        return Outcome(record)
+
+    def _from(self, offer: Offer) -> Sources:
+        if offer.bundle:
+            path = Path(offer.bundle)
+            return Sources(BundleOrigin(path, "metadata"), (BundleOrigin(path, "targets"),))
+        if self._sources is None:
+            raise IncompatibleError(
+                "no repository is configured",
+                "Set update.repository, or import a bundle.",
+                "policy",
+            )
+        return self._sources
+
+
+class Switching:
+    """BUILD to COMMIT, and ROLLBACK."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        engines: Engines,
+        gate: Gate,
+        prover: Prover,
+        now_s: Callable[[], float] = time.time,
+    ) -> None:
+        self._layout, self._engines, self._gate, self._prover = layout, engines, gate, prover
+        self._now_s = now_s
+
+    def steps(self) -> Mapping[State, Step]:
+        """By state."""
+        return {
+            State.BUILD: self.build,
+            State.WAIT: self.wait,
+            State.ACTIVATE: self.activate,
+            State.PROVE: self.prove,
+            State.COMMIT: self.commit,
+            State.ROLLBACK: self.rollback,
+        }
+
+    def build(self, record: Record, _: Memory) -> Outcome:
+        """Make the engines."""
+        folder = self._layout.release(record.digest)
+        self._engines.build(folder, archive.read(folder))
+        return Outcome(record)
+
+    def wait(self, record: Record, _: Memory) -> Outcome:
+        """Hold while anything speaks against a switch; note what serves until then."""
+        now_s = self._now_s()
+        local = datetime.fromtimestamp(now_s).astimezone()
+        since_s = now_s - record.entered_at
+        why = self._gate.held(record.policy, record.digest, local, since_s)
+        if why:
+            return Outcome(record, _POLL_S, why)
+        return Outcome(replace(record, previous=self._layout.current()))
+
+    def activate(self, record: Record, _: Memory) -> Outcome:
+        """Switch the link, then the runtime."""
+        folder = self._layout.release(record.digest)
+        release = archive.read(folder)
+        self._layout.switch(record.digest)
+        self._engines.activate(folder, release)
+        return Outcome(record)
+
+    def prove(self, record: Record, _: Memory) -> Outcome:
+        """Watch it until there is a verdict."""
+        folder = self._layout.release(record.digest)
+        previous = self._layout.release(record.previous) if record.previous else None
+        since_s = max(0.0, self._now_s() - record.entered_at)
+        verdict = self._prover.look(folder, archive.read(folder), previous, since_s)
+        if verdict is None:
+            return Outcome(record, _POLL_S, "watched")
+        record = replace(record, verdict=verdict)
+        return Outcome(record, error=None if verdict.ok else _disproved(record, verdict))
+
+    def commit(self, record: Record, _: Memory) -> Outcome:
+        """Remove what is older than the release before."""
+        self._layout.prune(record.digest, record.previous)
+        return Outcome(record)
+
+    def rollback(self, record: Record, _: Memory) -> Outcome:
+        """Switch the link back, then the runtime."""
+        self._layout.switch(record.previous)
+        before = self._layout.release(record.previous) if record.previous else None
+        self._engines.restore(before)
+        return Outcome(record)
+
+
+def _in_order(desired: Desired, memory: Memory) -> None:
+    """The controller counts up, and one generation means one release for ever."""
+    if desired.generation < memory.floor:
+        raise TrustError(
+            f"desired: generation {desired.generation}, {memory.floor} was seen before",
+            "Assign again; the controller counts up.",
+            "older",
+        )
+    if desired.generation == memory.floor and desired.sha256 != memory.seen:
+        raise TrustError(
+            f"desired: generation {desired.generation} was {memory.seen[:16]}…, now it is "
+            f"{desired.sha256[:16]}…",
+            "Assign again; the controller counts up.",
+            "replayed",
+        )
+
+
+def _same(desired: Desired, wanted: Wanted) -> None:
+    """The controller chooses among signed releases; it cannot say what is in them."""
+    if (desired.sha256, desired.length) != (wanted.sha256, wanted.length):
+        raise TrustError(
+            f"{desired.target}: assigned with sha256 {desired.sha256[:16]}… and {desired.length}"
+            f" bytes, signed with {wanted.sha256[:16]}… and {wanted.length}",
+            "Assign it again, from the repository's own words.",
+            "mismatch",
+        )
+
+
+def _disproved(record: Record, verdict: Verdict) -> ProveError:
+    check = next(check for check in verdict.checks if not check.ok)
+    return ProveError(
+        f"{record.target}: {check.name}: {check.value}, limit {check.limit}",
+        "See `edgetrt update show` for every check and the last log lines.",
+        "prove",
+    )
