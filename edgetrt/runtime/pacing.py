@@ -26,14 +26,15 @@ class Pace:
         """Seconds until the next frame may start; 0 when it may start now."""
         if rate_hz is None or self._due_ns is None:
             return 0.0
-        return max(0.0, (self._due_ns - self._clock.monotonic_ns()) / 1e9)
+        early_ns = self._due_ns - self._clock.monotonic_ns()
+        return early_ns / 1e9 if 0 < early_ns <= _period_ns(rate_hz) else 0.0
 
     def wait(self, rate_hz: float | None) -> int:
         """Wait for the next start; returns how many deadlines passed before the caller came."""
         if rate_hz is None:
             self._due_ns = None
             return 0
-        period_ns = round(1e9 / rate_hz)
+        period_ns = _period_ns(rate_hz)
         now = self._clock.monotonic_ns()
         if self._due_ns is None or self._due_ns > now + period_ns:  # first frame, or a faster grant
             self._due_ns = now
@@ -47,3 +48,8 @@ class Pace:
             self._due_ns = now
         self._due_ns += period_ns
         return missed
+
+
+def _period_ns(rate_hz: float) -> int:
+    """At most some thirty years, however near to nothing the rate is."""
+    return max(1, round(min(1e9 / rate_hz, 1e18)))

@@ -34,6 +34,9 @@ REFUSED_IN_A_ROW = 30
 """Refused answers after which the network itself is taken for broken and reloaded."""
 
 
+NAP_S = 0.5
+"""How long the loop waits at most before it looks whether it was stopped, or given another rate."""
+
 Tensors = Callable[[], "Mapping[str, NDArray[np.generic]]"]
 """Gives the output of an inference, waiting for it when it is under way."""
 
@@ -47,6 +50,14 @@ class Flight:
     placed: Fit
     watch: Stopwatch
     tensors: Tensors
+
+
+@dataclass(frozen=True)
+class Swap:
+    """A network that waits to take over, and what is set once it has."""
+
+    network: Network
+    done: threading.Event
 
 
 class Pipeline:
@@ -79,8 +90,9 @@ class Pipeline:
         self._name = name
         self._source = source
         self._network = network
-        self._next: Network | None = None
-        self._swapped = threading.Event()
+        self._next: Swap | None = None
+        self._swapping = threading.Lock()
+        self._over = False
         self._sinks = sinks
         self._meter = meter
         self._clock = clock
@@ -107,6 +119,8 @@ class Pipeline:
                 if frame is not None:
                     self.step(frame)
                     looked_at += 1
+                elif self._next is not None:
+                    self._take_over()
             self._land_all()
         except EndOfStream:
             self._land_all()
@@ -114,10 +128,28 @@ class Pipeline:
             self._abandon()
 
     def swap(self, network: Network) -> threading.Event:
-        """Let `network` take over between two frames; the event is set once it has."""
-        self._swapped = threading.Event()
-        self._next = network
-        return self._swapped
+        """Let `network` take over between two frames; the event is set once it has.
+
+        A network that never takes over is closed here: one that another swap overtakes before its turn,
+        and one that comes after the pipeline's end.
+        """
+        swap = Swap(network, threading.Event())
+        with self._swapping:
+            overtaken = swap if self._over else self._next
+            self._next = None if self._over else swap
+        if overtaken is not None:
+            overtaken.network.close()
+        return swap.done
+
+    def withdraw(self, done: threading.Event) -> bool:
+        """Take back the swap of that event; False when it has taken effect already."""
+        with self._swapping:
+            waiting = self._next if self._next is not None and self._next.done is done else None
+            if waiting is not None:
+                self._next = None
+        if waiting is not None:
+            waiting.network.close()
+        return not done.is_set()
 
     def step(self, frame: Frame) -> None:
         """Take one frame as far as it goes without waiting for it."""
@@ -138,8 +170,12 @@ class Pipeline:
     def _wait_and_read(self) -> Frame | None:
         """Wait for the pace, then take the newest frame; results in flight do not wait with us."""
         rate_hz = self.grant.rate_hz
-        if self._flights and self._pace.due_s(rate_hz) > 0:
+        due_s = self._pace.due_s(rate_hz)
+        if due_s > 0:
             self._land_all()
+        if due_s > NAP_S:
+            self._clock.sleep(NAP_S)
+            return None
         missed = self._pace.wait(rate_hz)
         start = self._clock.monotonic_ns()
         frame = self._source.read(timeout_s=0.0 if self._flights else 0.5)
@@ -231,10 +267,14 @@ class Pipeline:
     def _take_over(self) -> None:
         """Change networks with nothing in flight."""
         self._land_all()
-        old, self._network, self._next = self._network, self._next or self._network, None
+        with self._swapping:
+            swap, self._next = self._next, None
+            if swap is None:  # withdrawn
+                return
+            old, self._network = self._network, swap.network
+            swap.done.set()
         self._meter.backend, self._meter.engine = self._network.backend, self._network.fingerprint
         old.close()
-        self._swapped.set()
 
     def _abandon(self) -> None:
         """Leave nothing running; a frame that an error left half-way is refused and counted."""
@@ -243,5 +283,8 @@ class Pipeline:
         now = self._meter.counters
         self._meter.count(refused=now.read - now.done - now.dropped - now.refused)
         self._network.close()
-        if self._next is not None:
-            self._next.close()
+        with self._swapping:
+            self._over = True
+            waiting, self._next = self._next, None
+        if waiting is not None:
+            waiting.network.close()

@@ -78,7 +78,8 @@ class Supervisor:
         if pipeline is None:
             network.close()
             return False
-        return pipeline.swap(network).wait(timeout_s)
+        done = pipeline.swap(network)
+        return done.wait(timeout_s) or not pipeline.withdraw(done)
 
     def run(self, stop: threading.Event, frames: int | None = None) -> None:
         """Keep the pipeline running until `stop`, its source's end, or an error that no retry mends."""

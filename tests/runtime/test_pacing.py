@@ -66,3 +66,11 @@ def test_never_faster_than_the_rate(rate_hz: float, work: list[float], oversleep
     begun, _ = starts(rate_hz, work, oversleep)
     allowed = 1 + (begun[-1] - begun[0]) * rate_hz * 1.001
     assert len(begun) <= allowed + 0.11  # a start may lean on the slack of the one before it
+
+
+@pytest.mark.parametrize("rate_hz", [5e-324, 1e-9, 1e9, float("inf")])
+def test_no_rate_is_too_odd(rate_hz: float) -> None:
+    clock = FakeClock()
+    pace = Pace(clock)
+    assert pace.wait(rate_hz) == 0
+    assert pace.due_s(rate_hz) > 0

@@ -234,3 +234,76 @@ def test_reconnects_of_the_source_are_counted() -> None:
     source.reconnects = 2
     bench = Bench(source)
     assert replace(bench.run(), read=0, done=0) == Counters(reconnects=2)
+
+
+def test_a_network_takes_over_while_no_frame_comes() -> None:
+    """A camera that is away does not keep a new engine waiting."""
+    old, new = backend(), backend()
+    swapped: list[bool] = []
+
+    class Silent(FakeSource):
+        def read(self, timeout_s: float) -> Frame | None:
+            if not swapped:
+                waiting.append(bench.pipeline.swap(network(new, 1, "second")))
+            swapped.append(waiting[0].is_set())
+            return super().read(timeout_s)
+
+    waiting: list[threading.Event] = []
+    bench = Bench(Silent([TIMEOUT, TIMEOUT]), network(old))
+    bench.run()
+    assert swapped == [False, True, True]
+    assert (old.open, new.open) == (0, 0)
+
+
+def test_a_swap_that_another_overtakes_is_closed_and_never_said_to_be_done() -> None:
+    old, first, second = backend(), backend(), backend()
+    events: list[threading.Event] = []
+
+    class Swapping(FakeSource):
+        def read(self, timeout_s: float) -> Frame | None:
+            if not events:
+                for net, name in ((first, "first"), (second, "second")):
+                    events.append(bench.pipeline.swap(network(net, 1, name)))
+            return super().read(timeout_s)
+
+    bench = Bench(Swapping(frames(0, 1)), network(old, 1, "old"))
+    bench.run()
+    assert [r.engine for r in bench.sink.results] == ["second", "second"]
+    assert [event.is_set() for event in events] == [False, True]
+    assert (old.open, first.open, second.open) == (0, 0, 0)
+
+
+def test_a_swap_can_be_withdrawn_until_it_has_taken_effect() -> None:
+    old, new = backend(), backend()
+    bench = Bench(frames(0, 1), network(old, 1, "old"))
+    assert bench.pipeline.withdraw(bench.pipeline.swap(network(new, 1, "new")))
+    taken = bench.pipeline.swap(network(new, 1, "newer"))
+    bench.run()
+    assert not bench.pipeline.withdraw(taken)
+    assert {r.engine for r in bench.sink.results} == {"newer"}
+    late = bench.pipeline.swap(network(new, 1, "late"))
+    assert not late.is_set()
+    assert (old.open, new.open) == (0, 0)
+
+
+def test_a_slow_rate_does_not_hold_up_the_end_or_another_rate() -> None:
+    stop = threading.Event()
+
+    class Impatient(FakeClock):
+        naps = 0
+
+        def sleep(self, seconds: float) -> None:
+            super().sleep(seconds)
+            self.naps += 1
+            assert seconds <= 0.5
+            if self.naps == 3:
+                bench.pipeline.grant = Grant(rate_hz=10.0)
+            if self.naps == 5:
+                stop.set()
+
+    clock = Impatient()
+    bench = Bench(frames(*range(100)), clock=clock, grant=Grant(rate_hz=0.01))
+    start = clock.now_ns
+    bench.pipeline.run(stop)
+    assert 2 <= bench.meter.counters.done <= 4
+    assert (clock.now_ns - start) / 1e9 < 2.0
