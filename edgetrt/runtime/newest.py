@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from edgetrt.errors import EdgetrtError
 from edgetrt.ports import EndOfStream
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ class Newest:
         while not self._closing.is_set():
             try:
                 frame = self._source.read(timeout_s=0.5)
-            except (EdgetrtError, EndOfStream) as error:
+            except Exception as error:  # noqa: BLE001 - the reader raises it; unseen, it would wait for ever
                 ended: Exception = error
                 break
             if frame is not None:

@@ -85,21 +85,25 @@ class Supervisor:
         """Keep the pipeline running until `stop`, its source's end, or an error that no retry mends."""
         attempt = 0
         try:
-            while not stop.is_set():
+            while not stop.is_set() and (rest := self._rest(frames)) != 0:
                 before = self.meter.counters.done
                 try:
-                    self.run_once(stop, frames)
+                    self.run_once(stop, rest)
                     break
                 except (ConfigError, ModelError) as error:
                     self._fail(error)
                     return
                 except EdgetrtError as error:
-                    if isinstance(error, CudaError) and error.fatal:
-                        self._give_up(error, stop)
-                        return
-                    attempt = 0 if self.meter.counters.done - before > STEADY_FRAMES else attempt
-                    self._back_off(error, attempt, stop)
-                    attempt += 1
+                    failure = error
+                except Exception as error:  # a thread that died unseen would look like one at work
+                    log.debug("pipeline %s", self._name, exc_info=True)
+                    failure = EdgetrtError(f"internal error: {type(error).__name__}: {error}")
+                if isinstance(failure, CudaError) and failure.fatal:
+                    self._give_up(failure, stop)
+                    return
+                attempt = 0 if self.meter.counters.done - before > STEADY_FRAMES else attempt
+                self._back_off(failure, attempt, stop)
+                attempt += 1
             self.meter.state = "ended"
         finally:
             self.close()
@@ -119,7 +123,7 @@ class Supervisor:
         network = self._open_network()
         try:
             source = self._open_source()
-        except EdgetrtError:
+        except BaseException:
             network.close()
             raise
         self.pipeline = Pipeline(
@@ -131,6 +135,7 @@ class Supervisor:
             clock=self._clock,
             grant=self._grant,
         )
+        self.pipeline.grant = self._grant  # one that came in the meantime
         self.meter.backend, self.meter.engine = network.backend, network.fingerprint
         self.meter.state, self.meter.error = "running", ""
         try:
@@ -138,6 +143,11 @@ class Supervisor:
         finally:
             self.pipeline = None
             source.close()
+
+    def _rest(self, frames: int | None) -> int | None:
+        """Of so many frames, those not looked at yet; restarts do not begin the count anew."""
+        now = self.meter.counters
+        return None if frames is None else max(0, frames - now.done - now.refused)
 
     def _fail(self, error: EdgetrtError) -> None:
         self.meter.state, self.meter.error = "failed", error.message

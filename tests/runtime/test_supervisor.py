@@ -12,6 +12,7 @@ from edgetrt.errors import ConfigError, EdgetrtError, InferenceError, ModelError
 from edgetrt.ports import Source
 from edgetrt.runtime.meter import Meter
 from edgetrt.runtime.network import Network
+from edgetrt.runtime.newest import Newest
 from edgetrt.runtime.supervisor import LAST_S, Supervisor, backoff_s
 from edgetrt.types import Counters, Frame, Grant
 from tests.fakes import FakeSink, FakeSource
@@ -121,3 +122,27 @@ def test_a_grant_reaches_the_running_pipeline() -> None:
 @given(st.integers(0, 1000), st.floats(0, 1))
 def test_back_off_is_jittered_and_bounded(attempt: int, draw: float) -> None:
     assert 0 <= backoff_s(attempt, draw) <= min(LAST_S, 0.5 * 2 ** min(attempt, 16))
+
+
+def test_a_fault_of_ours_is_backed_off_from_like_any_other() -> None:
+    net = backend()
+    first = FakeSource([*frames(0), ZeroDivisionError("a bug in an adapter")])
+    watched = supervisor(in_turn(first, FakeSource(frames(0, 1))), lambda: network(net), FakeSink())
+    watched.run(threading.Event())
+    assert watched.meter.state == "ended"
+    assert watched.meter.counters == Counters(read=3, done=3, restarts=1)
+    assert net.open == 0
+
+
+def test_restarts_do_not_begin_the_wanted_frames_anew() -> None:
+    first = FakeSource([*frames(0, 1, 2), SourceLostError("unplugged")])
+    watched = supervisor(in_turn(first, FakeSource(frames(*range(9)))), network, FakeSink())
+    watched.run(threading.Event(), 5)
+    assert watched.meter.counters == Counters(read=5, done=5, restarts=1)
+
+
+def test_a_live_source_with_a_fault_does_not_leave_the_loop_waiting() -> None:
+    source = Newest(FakeSource([ZeroDivisionError("a bug in an adapter")], live=True))
+    with pytest.raises(ZeroDivisionError):
+        source.read(10.0)
+    source.close()
