@@ -231,8 +231,8 @@ def _tunnel(sock: socket.socket, to: SplitResult, login: dict[str, str]) -> None
     host = "{}:{}".format(*_address(to))
     lines = [f"CONNECT {host} HTTP/1.1", f"Host: {host}", *map(": ".join, login.items())]
     sock.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
-    answer = http.client.HTTPResponse(sock, method="CONNECT")
-    answer.begin()
+    with contextlib.closing(http.client.HTTPResponse(sock, method="CONNECT")) as answer:
+        answer.begin()
     if answer.status != 200:
         raise OSError(f"the proxy answers {answer.status} {answer.reason}")
 

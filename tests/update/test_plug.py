@@ -184,18 +184,23 @@ def test_power_that_never_holds_ends_in_a_verdict(prepared: Prepared, tmp_path: 
 
 WORKER = """
 import sys
+import time
 from pathlib import Path
 from tests.update.device import Device, offer
 folder, root, envelope, bundle = map(Path, sys.argv[1:5])
 device = Device(folder, root.read_bytes(), good=sys.argv[5] == "good")
 device.machine.offer(offer(envelope.read_bytes(), bundle))
 print("begun", flush=True)
+begun = time.monotonic()
 device.settle()
+print(time.monotonic() - begun, flush=True)
 """
 
 
-def kill_at_random(prepared: Prepared, folder: Path, good: bool, after_s: float) -> bool:
-    """One update in a process of its own, killed somewhere; returns whether it was still at it."""
+def update(
+    prepared: Prepared, folder: Path, good: bool, kill_after_s: float | None
+) -> tuple[int, float]:
+    """One update in a process of its own; returns its exit code and, when it was left, its time."""
     root, envelope = folder.parent / "root.json", folder.parent / "envelope"
     root.write_bytes(prepared.root)
     envelope.write_bytes(prepared.envelope)
@@ -207,22 +212,20 @@ def kill_at_random(prepared: Prepared, folder: Path, good: bool, after_s: float)
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"begun\n"
-        time.sleep(after_s)
-        process.send_signal(signal.SIGKILL)
-        return process.wait() == -signal.SIGKILL
+        if kill_after_s is not None:
+            time.sleep(kill_after_s)
+            process.send_signal(signal.SIGKILL)
+        took_s = float(process.stdout.readline() or 0)
+        return process.wait(), took_s
 
 
 def kill_often(prepared: Prepared, tmp_path: Path, times: int) -> None:
-    device = Device(prepared.copy(tmp_path / "timed"), prepared.root)
-    begun = time.monotonic()
-    device.machine.offer(offer(prepared.envelope, prepared.bundle))
-    device.settle()
-    longest_s = time.monotonic() - begun
+    took_s = [update(prepared, prepared.copy(tmp_path / f"t{n}"), True, None)[1] for n in range(3)]
     told: Counter[str] = Counter()
     for n in range(times):
         folder, good = prepared.copy(tmp_path / f"kill-{n}"), n % 3 > 0
-        after_s = random.Random(n).uniform(0, longest_s)
-        told["killed"] += kill_at_random(prepared, folder, good, after_s)
+        after_s = random.Random(n).uniform(0, 1.1 * max(took_s))
+        told["killed"] += update(prepared, folder, good, after_s)[0] == -signal.SIGKILL
         left = Device(folder, prepared.root)
         told["new" if assert_whole(left, prepared) == prepared.new else "old"] += 1
         told[left.record().state.value] += 1
