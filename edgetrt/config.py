@@ -16,7 +16,7 @@ from edgetrt.errors import ConfigError
 Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9-]{1,63}$")]
 """Of a device or a pipeline; safe as an MQTT topic level and as a file name."""
 
-Positive = Annotated[float, msgspec.Meta(gt=0)]
+Positive = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
 Unit = Annotated[float, msgspec.Meta(ge=0, le=1)]
 BackendName = Literal["auto", "tensorrt", "onnxruntime", "openvino"]
 

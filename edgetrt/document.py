@@ -6,7 +6,7 @@ import difflib
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 import yaml
@@ -69,6 +69,8 @@ def parse(path: Path) -> Document:
         ) from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}:1: not valid YAML: {error}") from error
+    except RecursionError:
+        raise ConfigError(f"{path}:1: too many values, or nested too deeply") from None
     return Document(path, data, lines)
 
 
@@ -93,10 +95,10 @@ def override(section: T, values: dict[str, Any]) -> T:
     try:
         return msgspec.convert({**msgspec.to_builtins(section), **values}, type(section))
     except msgspec.ValidationError as error:
-        match = _AT.match(str(error))
-        what, at = (match["what"], match["at"] or "$") if match else (str(error), "$")
+        what, at = _taken_apart(error)
+        said, _ = _reworded(what, at, _value_at(values, at), type(section))
         option = _dotted(at).replace("_", "-")
-        raise ConfigError(f"--{option}: {what[0].lower()}{what[1:]}", "See --help.") from None
+        raise ConfigError(f"--{option}: {said}", "See --help.") from None
 
 
 def beside(path: Path, value: str) -> Path:
@@ -118,8 +120,13 @@ def _build(node: yaml.Node, at: str, lines: dict[str, int], path: Path) -> Any:
     if isinstance(node, yaml.MappingNode):
         out: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            key = str(key_node.value)
             line = key_node.start_mark.line + 1
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise ConfigError(
+                    f"{path}:{line}: {_dotted(at)}: a key is a list or a mapping, expected a word",
+                    "Write `key: value`; put quotes around a key with brackets.",
+                )
+            key = str(key_node.value)
             if key in out:
                 raise ConfigError(
                     f"{path}:{line}: {_dotted(f'{at}.{key}')}: written twice",
@@ -133,10 +140,17 @@ def _build(node: yaml.Node, at: str, lines: dict[str, int], path: Path) -> Any:
     loader = yaml.SafeLoader("")
     try:
         return loader.construct_object(node)
+    except (ValueError, KeyError) as error:  # the 13th month, an `!!int` of letters
+        raise ConfigError(
+            f"{path}:{line}: {_dotted(at)}: not valid YAML: {str(node.value)[:60]!r} is no "
+            f"{node.tag.rpartition(':')[2]}",
+            "Put quotes around it when it is text.",
+        ) from error
     finally:
         loader.dispose()
 
 
+_KEY = re.compile(r"\.([^.\[]+)")
 _AT = re.compile(r"(?s)^(?P<what>.*?)(?: - at `(?:key in )?(?P<at>\$[^`]*)`)?$")
 _UNKNOWN = re.compile(r"unknown field `(?P<field>[^`]*)`")
 _MISSING = re.compile(r"missing required field `(?P<field>[^`]*)`")
@@ -144,9 +158,7 @@ _MISSING = re.compile(r"missing required field `(?P<field>[^`]*)`")
 
 def _explain(error: msgspec.ValidationError, document: Document, kind: type) -> ConfigError:
     """Turn a msgspec message into `file:line: key.path: what`, hinting at the nearest known key."""
-    match = _AT.match(str(error))
-    what, at = (match["what"], match["at"] or "$") if match else (str(error), "$")
-    hint = ""
+    what, at = _taken_apart(error)
     if unknown := _UNKNOWN.search(what):
         known = _keys_at(kind, at)
         near = difflib.get_close_matches(unknown["field"], known, n=1)
@@ -156,14 +168,29 @@ def _explain(error: msgspec.ValidationError, document: Document, kind: type) -> 
     elif missing := _MISSING.search(what):
         at, what, hint = f"{at}.{missing['field']}", "missing", "This key has no default: set it."
     else:
-        what = f"{what[0].lower()}{what[1:]}"
-        value = _value_at(document.data, at)
-        if value is not None and "got" not in what:
-            what += f", got {value!r}"
-        if "regex" in what:
-            hint = "Use lower-case letters, digits and '-', 63 characters at most."
+        what, hint = _reworded(what, at, _value_at(document.data, at), kind)
     line = _line(document.lines, at)
     return ConfigError(f"{document.path}:{line}: {_dotted(at)}: {what}", hint)
+
+
+def _taken_apart(error: msgspec.ValidationError) -> tuple[str, str]:
+    """What msgspec says is wrong, and at which key path."""
+    match = _AT.match(str(error))
+    return (match["what"], match["at"] or "$") if match else (str(error), "$")
+
+
+def _reworded(what: str, at: str, value: Any, kind: type) -> tuple[str, str]:
+    """Say what was expected and what was there; a hint where there is one to give."""
+    if what.startswith("Invalid enum value"):
+        return f"expected one of {', '.join(_choices_at(kind, at))}, got {value!r}", ""
+    said = f"{what[0].lower()}{what[1:]}"
+    if "got" not in what:
+        said += f", got {value!r}"
+    elif isinstance(value, str):
+        said += f": {value!r}"
+    if "regex" in what:
+        return said, "Use lower-case letters, digits and '-', 63 characters at most."
+    return said, "Write a list: [one, two]." if what.startswith("Expected `array`, got") else ""
 
 
 def _line(lines: dict[str, int], at: str) -> int:
@@ -188,9 +215,23 @@ def _value_at(data: Any, at: str) -> Any:
 
 def _keys_at(kind: type, at: str) -> list[str]:
     """Keys that the struct at a key path knows."""
-    for key in re.findall(r"\.([^.\[]+)", at):
+    for key in _KEY.findall(at):
         kind = _struct_in(get_type_hints(kind).get(key)) or kind
     return [field.encode_name for field in msgspec.structs.fields(kind)]
+
+
+def _choices_at(kind: type, at: str) -> list[str]:
+    """Values that the key at a key path takes."""
+    *sections, last = _KEY.findall(at)
+    for key in sections:
+        kind = _struct_in(get_type_hints(kind).get(key)) or kind
+    return [str(choice) for choice in _literals_in(get_type_hints(kind).get(last))]
+
+
+def _literals_in(hint: Any) -> list[Any]:
+    if get_origin(hint) is Literal:
+        return list(get_args(hint))
+    return [choice for arg in get_args(hint) for choice in _literals_in(arg)]
 
 
 def _struct_in(hint: Any) -> type | None:

@@ -29,7 +29,18 @@ def refusal(tmp_path: Path, text: str) -> ConfigError:
         (GOOD + "depth: 9\n", ":4: depth:", "got 9", ""),
         (GOOD + "name: again\n", ":4: name:", "written twice", "line 1"),
         (GOOD + "sinks: [1]\n", ":4: sinks[0]:", "expected `str`", ""),
-        (GOOD + "backend: tensorflow\n", ":4: backend:", "tensorflow", ""),
+        (GOOD + "backend: tea\n", ":4: backend:", "one of auto, tensorrt, onnxruntime", ""),
+        (GOOD + "task: {kind: tea}\n", ":4: task.kind:", "one of auto, detect, raw, got 'tea'", ""),
+        (GOOD + "depth: two\n", ":4: depth:", "expected `int`, got `str`: 'two'", ""),
+        (GOOD + "rate_hz: .inf\n", ":4: rate_hz:", "got inf", ""),
+        (GOOD + "rate_hz: .nan\n", ":4: rate_hz:", "got nan", ""),
+        (GOOD + "sinks: jsonl:a\n", ":4: sinks:", "got `str`: 'jsonl:a'", "Write a list"),
+        ("name: 2024-13-45\n", ":1: name:", "'2024-13-45' is no timestamp", "quotes"),
+        ("name: !!int abc\n", ":1: name:", "'abc' is no int", "quotes"),
+        ("name: !!bool abc\n", ":1: name:", "'abc' is no bool", "quotes"),
+        (f"name: {'1' * 6000}\n", ":1: name:", "", ""),
+        ("? [a, b]\n: c\n", ":1: (top level):", "a key is a list", "quotes"),
+        (f"name: {'[' * 1500}", ":1:", "nested too deeply", ""),
         ("name: Big Street\nmodel: a\nsource: b\n", ":1: name:", "Big Street", "lower-case"),
         ("name: street\nmodel: a\n", ":1: source:", "missing", "no default"),
         ("- a\n- b\n", ":1:", "expected keys and values", ""),
@@ -75,8 +86,10 @@ def test_an_empty_file_has_the_defaults(tmp_path: Path) -> None:
 def test_overrides_are_checked_like_a_file() -> None:
     pipeline = PipelineConfig(name="a", model="b", source="c")
     assert document.override(pipeline, {"rate_hz": 5.0}).rate_hz == 5.0
-    with pytest.raises(ConfigError, match=r"--rate-hz: expected `float` > 0"):
+    with pytest.raises(ConfigError, match=r"--rate-hz: expected `float` > 0.0, got -1.0"):
         document.override(pipeline, {"rate_hz": -1.0})
+    with pytest.raises(ConfigError, match=r"--backend: expected one of auto, .*, got 'tea'"):
+        document.override(pipeline, {"backend": "tea"})
 
 
 @pytest.mark.parametrize(
