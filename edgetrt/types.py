@@ -107,6 +107,8 @@ class Frame:
         seq: 0, 1, 2, … in the order of capture; a gap is a frame that was captured and dropped.
         captured_ns: monotonic clock at capture.
         truth: what a synthetic scene really contains, in pixels of `data`.
+        rate_hz: how fast the source's numbers go by, for whoever plays or records them; None when it
+            does not say.
     """
 
     data: NDArray[np.uint8]
@@ -114,6 +116,7 @@ class Frame:
     seq: int
     captured_ns: int
     truth: Detections | None = None
+    rate_hz: float | None = None
 
     @property
     def size(self) -> tuple[int, int]:

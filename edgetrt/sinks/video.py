@@ -2,6 +2,8 @@
 
     VideoSink(path, fps=10, block=False)
 
+It plays as fast as the source's frames say they came; frames that were left out stay left out.
+
 The ending chooses the container: `.mp4`, `.mkv` or `.avi`. The picture is H.264, or MPEG-4 where this
 FFmpeg has no H.264 encoder. An `.mp4` is written in fragments, so that it plays up to its last two seconds
 when the plug is pulled.
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from edgetrt.types import Result
+    from edgetrt.types import Frame, Result
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +41,9 @@ if av.logging.get_level() is not None:  # PyAV before 13 passes FFmpeg's own mes
 QUEUE = 8
 """Results that may wait for the encoder."""
 
+FASTEST_HZ = 240.0
+"""A source that says more than this counts something else than frames."""
+
 _CODECS = (("libx264", {"preset": "veryfast", "crf": "23"}), ("mpeg4", {"qscale": "4"}))
 
 
@@ -47,7 +52,7 @@ class VideoSink:
 
     Args:
         path: an `.mp4`, `.mkv` or `.avi` file; replaced when there is one.
-        fps: of the video; playback speed, whatever the pipeline's rate was.
+        fps: playback speed where the source does not say its own (pictures, drawn scenes).
         block: wait for the encoder when it is behind (files); otherwise leave results out (cameras).
 
     Raises:
@@ -61,7 +66,9 @@ class VideoSink:
             raise SinkError(f"{path}: expected fps above 0, got {fps}")
         check_writable(path)
         self._path, self._block = path, block
-        self._fps = Fraction(fps).limit_denominator(1001)
+        self._fps = _fraction(fps)
+        self._seq: int | None = None
+        self._ticks = 0
         self._container: Any = None
         self._stream: Any = None
         self._closed = False
@@ -90,7 +97,7 @@ class VideoSink:
     def _work(self) -> None:
         try:
             while (result := self._waiting.get()) is not None:
-                self._encode(annotate(result))
+                self._encode(result.frame, annotate(result))
             if self._stream is not None:
                 self._container.mux(self._stream.encode())
                 self._container.close()
@@ -99,12 +106,22 @@ class VideoSink:
             log.warning("%s: the video ends here: %s", self._path, error)
             self._drain()
 
-    def _encode(self, picture: NDArray[np.uint8]) -> None:
+    def _encode(self, source: Frame, picture: NDArray[np.uint8]) -> None:
         if self._stream is None:
+            if source.rate_hz is not None and 0.1 <= source.rate_hz <= FASTEST_HZ:
+                self._fps = _fraction(source.rate_hz)
             self._open(picture.shape[1], picture.shape[0])
         fitted = fit(picture, self._stream.width, self._stream.height)
         frame = av.VideoFrame.from_ndarray(fitted, format="rgb24")
+        frame.pts, frame.time_base = self._tick(source.seq), 1 / self._fps
         self._container.mux(self._stream.encode(frame))
+
+    def _tick(self, seq: int) -> int:
+        """When a frame is shown, in frames since the first; a source opened again begins at 0 again."""
+        if self._seq is not None:
+            self._ticks += max(1, seq - self._seq)
+        self._seq = seq
+        return self._ticks
 
     def _open(self, width: int, height: int) -> None:
         """Begin the file with the best codec that this build of FFmpeg has; its sizes must be even."""
@@ -130,6 +147,10 @@ class VideoSink:
         """After a failure: take what waits, so that a pipeline that waits for room goes on."""
         while self._waiting.get() is not None:
             pass
+
+
+def _fraction(fps: float) -> Fraction:
+    return Fraction(fps).limit_denominator(1001)
 
 
 def fit(picture: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:

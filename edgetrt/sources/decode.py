@@ -61,7 +61,7 @@ class Decoder:
             self.close()
             raise SourceError(
                 f"{name}: has no video stream",
-                "It may be sound alone; name a video file or stream.",
+                "It may be sound alone, or cut off before its index; play it with another program.",
             )
         self._stream = self._container.streams.video[0]
         self._stream.thread_type = threading

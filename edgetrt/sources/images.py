@@ -59,6 +59,7 @@ class ImageSource:
         self._paths = find_pictures(Path(pattern))
         self._loop = loop
         self._closed = threading.Event()
+        self._rate_hz = rate_hz
         self._pace = Pace(rate_hz, self._closed) if rate_hz else None
         self._at = 0
         self._seq = 0
@@ -91,7 +92,7 @@ class ImageSource:
                 raise EndOfStream
             return None
         data = self._next()
-        frame = Frame(data, "rgb", self._seq, time.monotonic_ns())
+        frame = Frame(data, "rgb", self._seq, time.monotonic_ns(), rate_hz=self._rate_hz)
         self._seq += 1
         return frame
 

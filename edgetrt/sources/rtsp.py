@@ -157,7 +157,7 @@ class RtspSource:
                 decoder = decoder or self._connect()
                 for data in decoder.frames():
                     attempt = self._delivered(attempt)
-                    self._offer(data)
+                    self._offer(data, decoder.rate_hz)
                     if self._closed.is_set():
                         break
             except SourceError as error:
@@ -184,8 +184,8 @@ class RtspSource:
             log.log(level, "%s; connecting again in %.1f s", why, pause_s)
         self._closed.wait(pause_s)
 
-    def _offer(self, data: NDArray[np.uint8]) -> None:
+    def _offer(self, data: NDArray[np.uint8], rate_hz: float | None) -> None:
         with self._fresh:
-            self._slot = Frame(data, "rgb", self._seq, time.monotonic_ns())
+            self._slot = Frame(data, "rgb", self._seq, time.monotonic_ns(), rate_hz=rate_hz)
             self._seq += 1
             self._fresh.notify_all()

@@ -100,6 +100,7 @@ class SyntheticSource:
         self._walkers = sorted(walkers, key=lambda walker: walker.ground)
         self._frames = frames or None
         self._closed = threading.Event()
+        self._rate_hz = rate_hz
         self._pace = Pace(rate_hz, self._closed) if rate_hz else None
         self._seq = 0
 
@@ -121,7 +122,7 @@ class SyntheticSource:
             return None
         captured_ns = time.monotonic_ns()
         data, truth = self.draw(self._seq)
-        frame = Frame(data, "rgb", self._seq, captured_ns, truth)
+        frame = Frame(data, "rgb", self._seq, captured_ns, truth, self._rate_hz)
         self._seq += 1
         return frame
 

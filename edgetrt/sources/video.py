@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from pathlib import Path
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
+
+
+log = logging.getLogger(__name__)
 
 
 class VideoFileSource:
@@ -61,6 +65,7 @@ class VideoFileSource:
         self._begin()
         self._file_hz = self._decoder.rate_hz
         pace_hz = rate_hz or ((self._file_hz or 30.0) if realtime else None)
+        self._frame_hz = pace_hz or self._file_hz
         self._pace = Pace(pace_hz, self._closed) if pace_hz else None
 
     @property
@@ -93,14 +98,16 @@ class VideoFileSource:
             if self._closed.is_set():
                 raise EndOfStream
             data = self._next()
-        frame = Frame(data, "rgb", self._seq, time.monotonic_ns())
+        frame = Frame(data, "rgb", self._seq, time.monotonic_ns(), rate_hz=self._frame_hz)
         self._seq += 1
         return frame
 
     def close(self) -> None:
         """Release the file; waits for a read that is under way."""
-        self._closed.set()
         with self._reading:
+            if not self._closed.is_set() and self.corrupt:
+                log.warning("%s: %d damaged packets were skipped", self._path, self.corrupt)
+            self._closed.set()
             self._decoder.close()
 
     def _next(self) -> NDArray[np.uint8]:

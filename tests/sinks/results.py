@@ -15,9 +15,10 @@ def make_result(
     boxes: Sequence[Sequence[float]] = ((10.0, 10.0, 30.0, 40.0),),
     labels: tuple[str, ...] = ("person",),
     output: Output | None = None,
+    rate_hz: float | None = None,
 ) -> Result:
     width, height = size
-    frame = Frame(np.full((height, width, 3), 60, np.uint8), "rgb", seq, 5_000 + seq)
+    frame = Frame(np.full((height, width, 3), 60, np.uint8), "rgb", seq, 5_000 + seq, None, rate_hz)
     count = len(boxes)
     found = Detections(
         np.array(boxes, np.float32).reshape(-1, 4),

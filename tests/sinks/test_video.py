@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -43,6 +45,32 @@ def test_every_result_is_a_frame_with_its_boxes(tmp_path: Path, ending: str) -> 
     source = VideoFileSource(path)
     assert source.rate_hz == 5
     source.close()
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mkv", "avi"])
+@pytest.mark.parametrize(
+    ("said_hz", "numbers", "plays_s"),
+    [
+        (25.0, range(50), 2.0),
+        (30000 / 1001, range(30), 1.0),
+        (20.0, range(0, 40, 4), 2.0),  # three of four were left out
+        (20.0, [*range(20), *range(20)], 2.0),  # opened again in the middle
+        (None, range(20), 2.0),
+        (90000.0, range(20), 2.0),
+    ],
+)
+def test_it_plays_as_fast_as_the_source_said(
+    tmp_path: Path, ending: str, said_hz: float | None, numbers: Sequence[int], plays_s: float
+) -> None:
+    path = tmp_path / f"a.{ending}"
+    sink = VideoSink(path, block=True)
+    for number in numbers:
+        assert sink.put(make_result(number, rate_hz=said_hz))
+    sink.close()
+    with av.open(str(path)) as video:
+        shown = [packet.pts * packet.time_base for packet in video.demux(video=0) if packet.size]
+    # How long the last frame stays is not written everywhere.
+    assert float(max(shown) - min(shown)) == pytest.approx(plays_s, rel=0.2)
 
 
 def test_other_sizes_are_scaled_to_the_first(tmp_path: Path) -> None:
