@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
+
+from edgetrt.ports import OverlappingSession
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -45,6 +48,11 @@ class Lane:
 
     session: Session
     preprocessor: Input
+
+    @cached_property
+    def overlapping(self) -> OverlappingSession | None:
+        """The session, when its work can be left running; asked once, because asking a Protocol is slow."""
+        return self.session if isinstance(self.session, OverlappingSession) else None
 
     def close(self) -> None:
         """Free the context and what writes into it."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgetrt.errors import InferenceError
-from edgetrt.ports import EndOfStream, OverlappingSession
+from edgetrt.ports import EndOfStream
 from edgetrt.runtime.meter import Meter, Stopwatch
 from edgetrt.runtime.pacing import Pace
 from edgetrt.types import Detections, Frame, Grant, Result
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgetrt.geometry import Fit
-    from edgetrt.ports import Clock, Sink, Source
+    from edgetrt.ports import Clock, OverlappingSession, Sink, Source
     from edgetrt.runtime.network import Lane, Network
 
 REFUSED_IN_A_ROW = 30
@@ -198,8 +198,8 @@ class Pipeline:
             with watch.stage("infer"):
                 return session.infer()
 
-        if isinstance(session, OverlappingSession):
-            return self._leave_running(session, watch)
+        if lane.overlapping is not None:
+            return self._leave_running(lane.overlapping, watch)
         if len(self._network.lanes) > 1:
             return self._worker.submit(infer).result
         tensors = infer()

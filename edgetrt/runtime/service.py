@@ -13,12 +13,13 @@ from edgetrt.link import Sender
 from edgetrt.types import Grant
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from edgetrt.link import Receiver
     from edgetrt.ports import Clock
     from edgetrt.runtime.network import Network
     from edgetrt.runtime.supervisor import Supervisor
+    from edgetrt.types import PipelineHealth
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,10 @@ REPLY = re.compile(r"deploy-[0-9]{1,10}\.sock")
 """Names of sockets that are answered."""
 
 
+def _unwatched(_: Sequence[PipelineHealth]) -> None:
+    """Nobody looks at the progress."""
+
+
 class Service:
     """Runs supervisors until all pipelines are over or `stop` is set.
 
@@ -45,6 +50,7 @@ class Service:
         reopen: loads what is deployed for a pipeline now.
         clock: time.
         frames: frames that each pipeline looks at before it ends; None = to the end of its source.
+        progress: gets every pipeline's health as often as the agent does.
     """
 
     def __init__(
@@ -55,6 +61,7 @@ class Service:
         reopen: Callable[[str], Network],
         clock: Clock,
         frames: int | None = None,
+        progress: Callable[[Sequence[PipelineHealth]], None] = _unwatched,
     ) -> None:
         self._supervisors = supervisors
         self._send = send
@@ -62,6 +69,7 @@ class Service:
         self._reopen = reopen
         self._clock = clock
         self._frames = frames
+        self._progress = progress
         self.malformed = 0
 
     def run(self, stop: threading.Event) -> bool:
@@ -96,8 +104,10 @@ class Service:
         return all(s.meter.state != "failed" for s in self._supervisors.values())
 
     def _report(self) -> None:
-        for supervisor in self._supervisors.values():
-            self._send(wire.encode(wire.pipeline_report(supervisor.meter.health())))
+        pipelines = [supervisor.meter.health() for supervisor in self._supervisors.values()]
+        for health in pipelines:
+            self._send(wire.encode(wire.pipeline_report(health)))
+        self._progress(pipelines)
 
     def _listen(self) -> None:
         """Wait a moment for a grant and take it; what is not a grant for us is counted."""

@@ -149,12 +149,13 @@ def _rivals(
 ) -> NDArray[np.bool_]:
     """Which boxes of the same class overlap too much: n×n, or 1×n for one row."""
     mine = slice(None) if row is None else slice(row, row + 1)
-    size = np.minimum(boxes[mine, None, 2:], boxes[None, :, 2:])
-    size -= np.maximum(boxes[mine, None, :2], boxes[None, :, :2])
-    overlap = size.clip(0).prod(axis=2)
-    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    union = areas[mine, None] + areas[None, :] - overlap
-    clash: NDArray[np.bool_] = (overlap > iou * union) & (classes[mine, None] == classes[None, :])
+    left, top, right, bottom = np.ascontiguousarray(boxes.T)
+    width = np.minimum(right[mine, None], right) - np.maximum(left[mine, None], left)
+    height = np.minimum(bottom[mine, None], bottom) - np.maximum(top[mine, None], top)
+    overlap = np.maximum(width, 0) * np.maximum(height, 0)
+    areas = (right - left) * (bottom - top)
+    union = areas[mine, None] + areas - overlap
+    clash: NDArray[np.bool_] = (overlap > iou * union) & (classes[mine, None] == classes)
     return clash
 
 
