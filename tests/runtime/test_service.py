@@ -69,3 +69,20 @@ def test_grants_arrive_and_rubbish_is_counted(tmp_path: Path) -> None:
         thread.join(timeout=10)
     assert not thread.is_alive()
     assert service.malformed == 2
+
+
+def test_progress_is_told_with_every_report(tmp_path: Path) -> None:
+    seen: list[tuple[str, int]] = []
+    pipelines = {name: supervisor(name, FakeSource(frames(*range(3)))) for name in ("a", "b")}
+    with Receiver(tmp_path / "runtime.sock") as inbox:
+        service = Service(
+            pipelines,
+            lambda _: True,
+            inbox,
+            lambda _: network(),
+            SystemClock(),
+            progress=lambda health: seen.extend((h.pipeline, h.counters.done) for h in health),
+        )
+        assert service.run(threading.Event())
+    assert seen[:2] == [("a", seen[0][1]), ("b", seen[1][1])]
+    assert seen[-2:] == [("a", 3), ("b", 3)]
