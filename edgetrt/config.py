@@ -18,6 +18,9 @@ Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9-]{1,63}$")]
 
 Positive = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
 Unit = Annotated[float, msgspec.Meta(ge=0, le=1)]
+CREDENTIAL = "credential:"
+"""What starts the name of a file in systemd's folder of credentials, as in `credential:device.key`."""
+
 BackendName = Literal["auto", "tensorrt", "onnxruntime", "openvino"]
 
 
@@ -101,10 +104,17 @@ class PipelineConfig(Struct, frozen=True):
 
 
 class BrokerConfig(Struct, frozen=True):
-    """Where the MQTT broker is and who we are to it. Secrets are files, never values."""
+    """Where the MQTT broker is and who we are to it. Secrets are files, never values.
+
+    `others` are brokers (`HOST` or `HOST:PORT`, same login) tried in turn when this one is away.
+    A file `credential:NAME` is one of systemd's credentials of the service. `spread_s`: after a boot
+    the first attempt waits up to this long, so that a site does not come back all at once.
+    """
 
     host: str = "127.0.0.1"
     port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 1883
+    others: tuple[str, ...] = ()
+    spread_s: Annotated[float, msgspec.Meta(ge=0, le=600)] = 30.0
     username: str | None = None
     password_file: str | None = None
     tls: bool | None = None
@@ -121,12 +131,68 @@ class PublishConfig(Struct, frozen=True):
     health_s: Positive = 5.0
 
 
+class KeepConfig(Struct, frozen=True):
+    """How much of one class of messages waits for the broker, and how long, at most."""
+
+    max_mb: Positive
+    max_age_s: Positive
+
+
+class OutboxConfig(Struct, frozen=True):
+    """What waits while there is no broker. Beyond a limit the oldest of the lowest class goes first.
+
+    `store: memory` writes nothing to the disk. `max_mb` is for all classes together, `memory_mb` for
+    what is not on the disk (yet). What waited is sent at `historical_hz`, after what is new; unset =
+    as fast as the broker takes it. `commit_s` is how much a power cut may cost. `unheard` is about what
+    the broker took while nobody subscribed: `keep` it until someone does, or let it go.
+    """
+
+    store: Literal["disk", "memory"] = "disk"
+    max_mb: Positive = 256.0
+    memory_mb: Positive = 4.0
+    commit_s: Positive = 1.0
+    historical_hz: Positive | None = 500.0
+    unheard: Literal["keep", "drop"] = "keep"
+    event: KeepConfig = KeepConfig(max_mb=32.0, max_age_s=30 * 86400.0)
+    health: KeepConfig = KeepConfig(max_mb=64.0, max_age_s=14 * 86400.0)
+    result: KeepConfig = KeepConfig(max_mb=256.0, max_age_s=7 * 86400.0)
+
+
+class HealthConfig(Struct, frozen=True):
+    """From where on the device is called degraded.
+
+    `rate` is the share of a pipeline's demanded rate it must reach, `refused` the share of frames
+    that may be refused, `dropped` the share that may be dropped where no rate is demanded.
+    """
+
+    rate: Unit = 0.8
+    latency_ms: Positive | None = None
+    refused: Unit = 0.01
+    dropped: Unit = 0.5
+    restarts_per_h: Positive = 3.0
+    silent_s: Positive = 15.0
+    offline_s: Positive = 60.0
+    agent_mb: Positive = 60.0
+    memory_free: Unit = 0.05
+    disk_free: Unit = 0.05
+    outbox: Unit = 0.8
+
+
+class MetricsConfig(Struct, frozen=True):
+    """Health for Prometheus, at `http://127.0.0.1:<port>/metrics`; off when no port is given."""
+
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)] | None = None
+
+
 class DeviceConfig(Struct, frozen=True):
     """`agent.yaml`: this device. `pipelines` is a folder of pipeline files or a list of files."""
 
     device: Name | None = None
     broker: BrokerConfig = BrokerConfig()
     publish: PublishConfig = PublishConfig()
+    outbox: OutboxConfig = OutboxConfig()
+    health: HealthConfig = HealthConfig()
+    metrics: MetricsConfig = MetricsConfig()
     pipelines: tuple[str, ...] = ("pipelines.d",)
 
 
@@ -146,6 +212,12 @@ def backend(text: str) -> BackendName:
 
 
 def broker(text: str) -> BrokerConfig:
+    """Read `HOST` or `HOST:PORT` of the command line, as `address` does."""
+    host, port = address(text, "--broker")
+    return BrokerConfig(host=host, port=port)
+
+
+def address(text: str, what: str) -> tuple[str, int]:
     """Read `HOST` or `HOST:PORT`; an IPv6 address stands in brackets.
 
     Raises:
@@ -154,6 +226,6 @@ def broker(text: str) -> BrokerConfig:
     match = re.fullmatch(r"(?P<host>\[[0-9a-fA-F:]+\]|[^:\[\]]+)(?::(?P<port>\d{1,5}))?", text)
     if match is None or not 1 <= int(match["port"] or 1883) <= 65535:
         raise ConfigError(
-            f"--broker {text!r}: expected HOST or HOST:PORT", "For example localhost:1883."
+            f"{what} {text!r}: expected HOST or HOST:PORT", "For example localhost:1883."
         )
-    return BrokerConfig(host=match["host"].strip("[]"), port=int(match["port"] or 1883))
+    return match["host"].strip("[]"), int(match["port"] or 1883)

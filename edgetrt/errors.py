@@ -18,6 +18,7 @@
         PowerModeError                 a power mode that cannot be set
       TransportError                 the MQTT broker
         NotConnectedError              there is no connection now
+        UnheardError                   the broker took a message, and nobody subscribes to it
         MessageError                   a message that does not follow the contract
       StoreError                     what waits for the broker cannot be kept on the disk
       UpdateError                    a release or its installation
@@ -150,6 +151,10 @@ class TransportError(EdgetrtError):
 
 class NotConnectedError(TransportError):
     """There is no connection to the broker now."""
+
+
+class UnheardError(TransportError):
+    """The broker acknowledged a message that nobody subscribes to: it is gone."""
 
 
 class MessageError(TransportError):

@@ -333,8 +333,8 @@ class Transport(Protocol):
     ) -> None:
         """Publish as `publish` does, without a task that waits; messages leave in this order.
 
-        `done` is called once in the event loop: with None when the broker acknowledged it, else with
-        the error that `publish` would raise.
+        `done` is called once in the event loop: with None when the broker acknowledged it, with
+        UnheardError when it did and nobody subscribes, else with the error that `publish` would raise.
 
         Raises:
             NotConnectedError: no connection now; `done` is not called.

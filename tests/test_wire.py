@@ -7,7 +7,9 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -93,6 +95,44 @@ def test_stamping_keeps_the_frame_and_says_who_and_when() -> None:
     assert (sent["time"], sent["boot"]) == (1.235, "b")
 
 
+def event(**fields: Any) -> wire.EventMessage:
+    known = {"epoch": 3, "seq": 1, "time": 12.5, "boot": "b", "mono_ns": 4_000_000_000}
+    return wire.EventMessage(device="cam-1", event="pipeline", **{**known, **fields})
+
+
+def test_what_waited_is_marked_without_being_read() -> None:
+    frame = wire.result_message(result(detections(0)))
+    stamped = wire.stamp(frame, device="cam-1", epoch=9, seq=4, time_s=1.0, boot="b")
+    agent = wire.AgentReport(rss_bytes=None, uptime_s=1.0)
+    health = wire.HealthMessage(device="cam-1", epoch=3, seq=2, time=1.0, version="1", agent=agent)
+    for message in (stamped, health, event()):
+        marked = wire.decode(type(message), wire.as_historical(wire.encode(message)))
+        assert marked == msgspec.structs.replace(message, historical=True)
+        assert wire.as_historical(wire.encode(marked)) == wire.encode(marked)
+    status = wire.encode(
+        wire.StatusMessage(device="cam-1", online=True, epoch=3, time=1.0, version="1")
+    )
+    assert wire.as_historical(status) == status
+
+
+@pytest.mark.parametrize(
+    ("boot", "synced", "expected"),
+    [("b", True, 1_795_437_990.0), ("b", False, 12.5), ("b", None, 12.5), ("other", True, 12.5)],
+)
+def test_time_is_mended_by_a_clock_that_was_set_later_in_the_same_boot(
+    boot: str, synced: bool | None, expected: float
+) -> None:
+    """The sample was made at 4 s of its boot; at 14 s the clock says 1795438000."""
+    reported = wire.ReportedMessage(
+        device="cam-1",
+        epoch=3,
+        time=1_795_438_000.0,
+        version="1",
+        clock=wire.ClockReport(boot=boot, mono_ns=14_000_000_000, synced=synced),
+    )
+    assert wire.mended_time_s(event(), reported) == expected
+
+
 def test_health_of_a_pipeline_survives_the_wire() -> None:
     stats = StageStats(1.23456, 2.0, 1.5)
     counters = Counters(read=10, done=7, dropped=2, refused=1)
@@ -123,6 +163,8 @@ def test_a_grant_survives_the_wire() -> None:
 def test_topics_are_made_and_taken_apart() -> None:
     made = {
         "status": wire.status("cam-1"),
+        "reported": wire.reported("cam-1"),
+        "event": wire.event("cam-1"),
         "health": wire.health("cam-1"),
         "result": wire.result("cam-1", "street"),
     }
@@ -137,7 +179,7 @@ def test_topics_are_made_and_taken_apart() -> None:
 
 @pytest.mark.parametrize("name", ["", "a/b", "+", "#", "$SYS", "Cam", "a b", "é", "a\n", "x" * 64])
 def test_a_name_that_is_no_topic_level_is_refused(name: str) -> None:
-    for make in (wire.status, wire.health, wire.everything_from):
+    for make in (wire.status, wire.reported, wire.event, wire.health, wire.everything_from):
         with pytest.raises(MessageError, match="not usable in a topic"):
             make(name)
     with pytest.raises(MessageError, match="pipeline"):
@@ -146,9 +188,12 @@ def test_a_name_that_is_no_topic_level_is_refused(name: str) -> None:
         wire.parse(f"edgetrt/v1/u/{name}/status")
 
 
-def test_the_table_says_qos_1_and_retains_only_status() -> None:
+def test_the_table_says_qos_1_and_retains_only_what_is_a_state() -> None:
     assert {row.qos for row in wire.TOPICS} == {1}
-    assert [row.name for row in wire.TOPICS if row.retained] == ["status"]
+    assert [row.name for row in wire.TOPICS if row.retained] == ["status", "reported"]
+    # What is retained stays; what is not must not wait for a subscriber for ever.
+    assert {row.expiry_s is None for row in wire.TOPICS if row.retained} == {True}
+    assert {row.expiry_s is None for row in wire.TOPICS if not row.retained} == {False}
     assert {row.direction for row in wire.TOPICS} == {"up"}
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import socket
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +21,7 @@ class Identity:
 
     Attributes:
         device: name of the device.
-        epoch: milliseconds since 1970 at the start of the agent, so it grows with every start.
+        epoch: of this start; see `edgetrt.agent.epoch`.
         version: of edgetrt.
         boot: the kernel's id of this boot; empty where it does not tell.
     """
@@ -33,7 +32,7 @@ class Identity:
     boot: str = ""
 
 
-def identify(config: DeviceConfig, hostname: str | None = None) -> Identity:
+def identify(config: DeviceConfig, epoch: int, hostname: str | None = None) -> Identity:
     """The identity of an agent that starts now.
 
     Raises:
@@ -41,7 +40,7 @@ def identify(config: DeviceConfig, hostname: str | None = None) -> Identity:
     """
     return Identity(
         device=config.device or _device_of(socket.gethostname() if hostname is None else hostname),
-        epoch=time.time_ns() // 1_000_000,
+        epoch=epoch,
         boot=boot_id(),
     )
 

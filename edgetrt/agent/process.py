@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgetrt.agent.agent import Agent
-from edgetrt.agent.identity import Identity, identify
+from edgetrt.agent.epoch import next_epoch
+from edgetrt.agent.identity import identify
 from edgetrt.agent.session import last_will
+from edgetrt.agent.spool import Spool
 from edgetrt.link import Receiver
 
 if TYPE_CHECKING:
+    from edgetrt.agent.verdict import Demand
     from edgetrt.config import DeviceConfig
     from edgetrt.ports import Transport
 
@@ -22,30 +26,48 @@ Connect = Callable[[str, Callable[[], tuple[str, bytes]]], "Transport"]
 """Makes the transport from the client id and the last will; `partial(MqttTransport, config.broker)`."""
 
 
-def run_agent(config: DeviceConfig, link_path: Path, connect: Connect) -> int:
+def run_agent(
+    config: DeviceConfig,
+    link_path: Path,
+    connect: Connect,
+    state_folder: Path | None = None,
+    demands: Mapping[str, Demand] | None = None,
+) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit code.
 
     Args:
         config: this device.
-        link_path: the socket that runtimes send to.
+        link_path: the socket that runtimes send to; the status file lies beside it.
         connect: makes the transport.
+        state_folder: where what waits for the broker survives a restart; None = nowhere.
+        demands: what is configured, by pipeline.
 
     Raises:
         ConfigError: no usable device name, or a file of `broker` cannot be read.
         TransportError: `link_path` cannot be bound, or another agent serves it.
     """
-    identity = identify(config)
-    transport = connect(identity.device, lambda: last_will(identity, time.time()))
+    folder = None if config.outbox.store == "memory" else state_folder
     with Receiver(link_path) as receiver:
-        asyncio.run(_serve(config, identity, transport, receiver))
+        identity = identify(config, next_epoch(folder, time.time_ns() // 1_000_000))
+        transport = connect(identity.device, lambda: last_will(identity, time.time()))
+        path = None if folder is None else folder / "outbox" / f"{identity.device}.db"
+        agent = Agent(
+            identity,
+            config,
+            transport,
+            receiver,
+            open_store=None if path is None else partial(Spool, path, config.outbox),
+            demands=demands,
+            run_folder=link_path.parent,
+            state_folder=state_folder,
+        )
+        asyncio.run(_serve(agent))
     return 0
 
 
-async def _serve(
-    config: DeviceConfig, identity: Identity, transport: Transport, receiver: Receiver
-) -> None:
+async def _serve(agent: Agent) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await Agent(identity, config.publish, transport, receiver).run(stop)
+    await agent.run(stop)

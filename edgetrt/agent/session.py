@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import platform
 from typing import TYPE_CHECKING
 
 from edgetrt import wire
+from edgetrt.agent.machine import synced
 from edgetrt.errors import TransportError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from edgetrt.agent.entry import Moment
     from edgetrt.agent.identity import Identity
     from edgetrt.ports import Transport
 
 _log = logging.getLogger(__name__)
+
+_REPORTED_S = 1.0
 
 
 def status(identity: Identity, online: bool, reason: str, time_s: float) -> tuple[str, bytes]:
@@ -35,53 +41,91 @@ def last_will(identity: Identity, time_s: float) -> tuple[str, bytes]:
     return status(identity, False, "lost", time_s)
 
 
+def reported(
+    identity: Identity, now: Moment, pipelines: tuple[wire.ReportedPipeline, ...]
+) -> wire.ReportedMessage:
+    """What the device is and runs."""
+    return wire.ReportedMessage(
+        device=identity.device,
+        epoch=identity.epoch,
+        time=round(now.wall, 3),
+        version=identity.version,
+        python=platform.python_version(),
+        system=f"{platform.system()} {platform.release()} {platform.machine()}",
+        clock=wire.ClockReport(boot=now.boot, mono_ns=now.mono_ns, synced=synced(now.wall)),
+        pipelines=pipelines,
+    )
+
+
 class Session:
     """Announces the device on every connection.
 
     Args:
         identity: who.
         transport: over what.
-        wall: seconds since 1970.
+        now: by both clocks.
+        pipelines: what runs, for `reported`.
         on_online: called after each announcement.
 
     Attributes:
         reconnects: connections after the first.
+        changed: set by others when what is reported has changed.
     """
 
     def __init__(
         self,
         identity: Identity,
         transport: Transport,
-        wall: Callable[[], float],
+        now: Callable[[], Moment],
+        pipelines: Callable[[], tuple[wire.ReportedPipeline, ...]],
         on_online: Callable[[], None],
     ) -> None:
         self.reconnects = 0
+        self.changed = asyncio.Event()
         self._identity = identity
         self._transport = transport
-        self._wall = wall
+        self._now = now
+        self._pipelines = pipelines
         self._on_online = on_online
 
     async def run(self) -> None:
-        """Publish the birth on each connection, until cancelled."""
+        """Publish birth and `reported` on each connection, and what changes, until cancelled."""
+        following = asyncio.create_task(self._follow_changes())
         connections = 0
-        async for state in self._transport.states():
-            if not state.connected:
-                continue
-            connections += 1
-            self.reconnects = connections - 1
-            if await self._say(True, "connected"):
-                self._on_online()
+        try:
+            async for state in self._transport.states():
+                if not state.connected:
+                    continue
+                connections += 1
+                self.reconnects = connections - 1
+                if await self._say(True, "connected"):
+                    self._on_online()
+                self.changed.set()
+        finally:
+            following.cancel()
 
     async def goodbye(self) -> None:
         """Say that the device goes on purpose; no effect when there is no connection."""
         if self._transport.state.connected:
             await self._say(False, "stopped")
 
+    async def _follow_changes(self) -> None:
+        while True:
+            await self.changed.wait()
+            self.changed.clear()
+            if self._transport.state.connected:
+                message = reported(self._identity, self._now(), self._pipelines())
+                await self._retain(wire.reported(self._identity.device), wire.encode(message))
+            # A pipeline that keeps changing its state is told in events, not here.
+            await asyncio.sleep(_REPORTED_S)
+
     async def _say(self, online: bool, reason: str) -> bool:
-        topic, payload = status(self._identity, online, reason, self._wall())
+        return await self._retain(*status(self._identity, online, reason, self._now().wall))
+
+    async def _retain(self, topic: str, payload: bytes) -> bool:
         try:
             await self._transport.publish(topic, payload, retain=True)
         except TransportError as error:
-            _log.warning("status: %s", error.message)
+            _log.warning("%s", error.message)
             return False
         return True

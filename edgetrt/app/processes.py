@@ -12,12 +12,13 @@ import msgspec
 from edgetrt import document
 from edgetrt.app.networks import active, open_deployed
 from edgetrt.app.pipelines import supervisor
-from edgetrt.app.places import AGENT_SOCKET, RUNTIME_SOCKET
+from edgetrt.app.places import AGENT_SOCKET, RUNTIME_SOCKET, state_dir
 from edgetrt.clock import SystemClock
-from edgetrt.config import BrokerConfig, DeviceConfig, PipelineConfig
+from edgetrt.config import CREDENTIAL, BrokerConfig, DeviceConfig, PipelineConfig
 from edgetrt.errors import ConfigError
 
 if TYPE_CHECKING:
+    from edgetrt.agent.verdict import Demand
     from edgetrt.runtime.network import Network
     from edgetrt.runtime.supervisor import Supervisor
 
@@ -96,14 +97,36 @@ def run_agent(device: DeviceConfig, base: Path, sockets: Path) -> int:
     from edgetrt.mqtt import MqttTransport
 
     broker = _beside(device.broker, base)
-    return process.run_agent(device, sockets / AGENT_SOCKET, partial(MqttTransport, broker))
+    connect = partial(MqttTransport, broker)
+    return process.run_agent(
+        device, sockets / AGENT_SOCKET, connect, state_dir(), _demands(device, base)
+    )
+
+
+def _demands(device: DeviceConfig, base: Path) -> dict[str, Demand]:
+    """What is configured, for the agent to judge by; a mistake in a file is the runtime's to tell."""
+    from edgetrt.agent.verdict import Demand
+
+    try:
+        engines = {record.pipeline.name: record.current.fingerprint for record in active().all()}
+        found = pipelines(device, base)
+    except ConfigError:
+        return {}
+    return {
+        name: Demand(pipeline.rate_hz, engines.get(name, ""))
+        for name, (pipeline, _) in found.items()
+    }
 
 
 def _beside(broker: BrokerConfig, base: Path) -> BrokerConfig:
     """Resolve the broker's files, which are relative to the config file."""
     files = ("password_file", "ca_file", "cert_file", "key_file")
     written = {name: getattr(broker, name) for name in files}
-    found = {name: str(document.beside(base, path)) for name, path in written.items() if path}
+    found = {
+        name: str(document.beside(base, path))
+        for name, path in written.items()
+        if path and not path.startswith(CREDENTIAL)
+    }
     return msgspec.structs.replace(broker, **found)
 
 

@@ -177,6 +177,7 @@ def _write_config(plan: Plan) -> Path:
         "device": DEVICE,
         "broker": broker,
         "publish": {"health_s": 1},
+        "outbox": {"store": "memory"},
         "pipelines": ["street.yaml"],
     }
     (plan.folder / "street.yaml").write_text(json.dumps(pipeline))

@@ -3,7 +3,20 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable
+
+_BOOTING_S = 300.0
+_LOOPBACK = re.compile(r"localhost|127\..*|::1")
+
+
+def first_wait_s(spread_s: float, since_boot_s: float, host: str) -> float:
+    """Upper bound of the wait before the first attempt.
+
+    When the power of a site comes back, all its devices boot together. A broker on the device itself
+    has no such crowd.
+    """
+    return 0.0 if since_boot_s > _BOOTING_S or _LOOPBACK.fullmatch(host) else spread_s
 
 
 class Backoff:

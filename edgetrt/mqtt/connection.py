@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from paho.mqtt.enums import MQTTErrorCode
 
-from edgetrt.errors import NotConnectedError, TransportError
+from edgetrt.errors import NotConnectedError, TransportError, UnheardError
 from edgetrt.mqtt.client import make_client, publish_properties
 from edgetrt.mqtt.opening import in_thread
-from edgetrt.mqtt.reasons import cut_short, dropped, refused, unreachable
+from edgetrt.mqtt.reasons import cut_short, dropped, puback_error, refused, unreachable
 from edgetrt.wire import QOS
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class Connection:
 
         self.post(topic, payload, done, retain=retain, expiry_s=expiry_s)
         error = await answer
-        if error is not None:
+        if error is not None and not isinstance(error, UnheardError):
             raise error
 
     def post(
@@ -281,7 +281,7 @@ class Connection:
         self._room += 1
         message = self._pending.pop(mid, None)
         if message is not None:
-            message.done(_refusal(message.topic, reason) if reason.is_failure else None)
+            message.done(puback_error(message.topic, reason.value, str(reason)))
         if self._queue and not self._draining:
             # After all acknowledgements that came with this one, so that the next leave together.
             self._draining = True
@@ -339,10 +339,3 @@ class Connection:
         if found is not None:
             with contextlib.suppress(OSError):
                 found.close()
-
-
-def _refusal(topic: str, reason: ReasonCode) -> TransportError:
-    return TransportError(
-        f"publish to {topic}: the broker refused it: {reason} (0x{reason.value:02X})",
-        "Check the broker's access list for this device.",
-    )

@@ -5,7 +5,9 @@ from __future__ import annotations
 import socket
 import ssl
 
-from edgetrt.errors import TransportError
+from edgetrt.errors import TransportError, UnheardError
+
+_NO_SUBSCRIBER, _FAILURE = 0x10, 0x80
 
 _HINTS = {
     0x84: "The broker does not speak MQTT 5; mosquitto does since 1.6.",
@@ -59,6 +61,18 @@ def refused(code: int, name: str, where: str) -> TransportError:
     """Explain a CONNACK that says no."""
     return TransportError(
         f"broker {where}: refused the connection: {name} (0x{code:02X})", _HINTS.get(code, "")
+    )
+
+
+def puback_error(topic: str, code: int, name: str) -> TransportError | None:
+    """Explain a PUBACK; None when it says that the message was delivered to someone."""
+    if code == _NO_SUBSCRIBER:
+        return UnheardError(f"publish to {topic}: nobody subscribes to it")
+    if code < _FAILURE:
+        return None
+    return TransportError(
+        f"publish to {topic}: the broker refused it: {name} (0x{code:02X})",
+        "Check the broker's access list for this device.",
     )
 
 

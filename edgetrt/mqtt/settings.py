@@ -44,4 +44,4 @@ class Endpoint:
     @property
     def where(self) -> str:
         """Host and port for people."""
-        return f"{self.host}:{self.port}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

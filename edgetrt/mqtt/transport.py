@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import ssl
+import random
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgetrt.errors import ConfigError, NotConnectedError, TransportError
-from edgetrt.mqtt.backoff import Backoff
+from edgetrt.errors import NotConnectedError, TransportError
+from edgetrt.mqtt.backoff import Backoff, first_wait_s
 from edgetrt.mqtt.connection import Connection, Done
+from edgetrt.mqtt.places import endpoints
 from edgetrt.mqtt.settings import Endpoint, Settings
 from edgetrt.types import ConnectionState
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from edgetrt.config import BrokerConfig
 
 _log = logging.getLogger(__name__)
-_TLS_PORT = 8883
 _INBOX = 256
 
 LastWill = Callable[[], tuple[str, bytes]]
@@ -63,7 +62,9 @@ class MqttTransport:
         settings: Settings | None = None,
         backoff: Backoff | None = None,
     ) -> None:
-        self._endpoint = endpoint(config, client_id)
+        self._endpoints = endpoints(config, client_id)
+        self._endpoint = self._endpoints[0]
+        self._spread_s = config.spread_s
         self._last_will = last_will
         self._subscriptions = subscriptions
         self._settings = settings or Settings()
@@ -72,7 +73,8 @@ class MqttTransport:
         self._watchers: set[asyncio.Queue[ConnectionState]] = set()
         self._connection: Connection | None = None
         self._keeper: asyncio.Task[None] | None = None
-        self._subscribed = False
+        self._subscribed: set[Endpoint] = set()
+        self._told: set[str] = set()
         self.overrun = 0
         """Messages that arrived faster than they were taken, and were left unacknowledged."""
 
@@ -146,25 +148,34 @@ class MqttTransport:
             self._watchers.discard(changes)
 
     async def _keep_connected(self) -> None:
+        since_boot_s = time.clock_gettime(time.CLOCK_BOOTTIME)
+        spread_s = first_wait_s(self._spread_s, since_boot_s, self._endpoint.host)
+        await asyncio.sleep(random.uniform(0.0, spread_s))  # noqa: S311
         while True:
             will = self._last_will() if self._last_will else None
             connection = Connection(self._endpoint, self._settings, will, self._arrived)
+            served = False
             try:
                 await self._serve(connection)
             except TransportError as error:
+                served = self._connection is not None
                 self._tell(ConnectionState(False, f"{error.message}. {error.hint}".strip()))
             finally:
                 self._connection = None
                 await connection.close()
+            if not served:
+                # The one that served last is tried first, then each in turn.
+                at = self._endpoints.index(self._endpoint) + 1
+                self._endpoint = self._endpoints[at % len(self._endpoints)]
             await asyncio.sleep(self._backoff.delay_s())
 
     async def _serve(self, connection: Connection) -> None:
         """Use one connection until it ends; always ends with TransportError."""
         session_present = await connection.open()
         # A session may be that of an older version of us, with other subscriptions.
-        if not (session_present and self._subscribed):
+        if not (session_present and self._endpoint in self._subscribed):
             await connection.subscribe(self._subscriptions)
-            self._subscribed = True
+            self._subscribed.add(self._endpoint)
         self._connection = connection
         since = asyncio.get_running_loop().time()
         self._tell(ConnectionState(True), logging.INFO)
@@ -181,70 +192,14 @@ class MqttTransport:
             self.overrun += 1
 
     def _tell(self, state: ConnectionState, level: int = logging.WARNING) -> None:
-        """Log and hand on a change; the same reason again is none."""
+        """Hand on a change, and log what was not said since the last connection."""
         if state == self._state:
             return
         self._state = state
-        _log.log(level, "%s", state.reason or f"broker {self._endpoint.where}: connected")
+        if state.connected:
+            self._told.clear()
+        if state.reason not in self._told:
+            self._told.add(state.reason)
+            _log.log(level, "%s", state.reason or f"broker {self._endpoint.where}: connected")
         for watcher in self._watchers:
             watcher.put_nowait(state)
-
-
-def endpoint(config: BrokerConfig, client_id: str) -> Endpoint:
-    """Read the files that a broker section names.
-
-    Raises:
-        ConfigError: one of them cannot be read or used.
-    """
-    return Endpoint(
-        host=config.host,
-        port=config.port,
-        client_id=client_id,
-        keepalive_s=config.keepalive_s,
-        username=config.username,
-        password=_password(config),
-        tls=_tls(config),
-    )
-
-
-def _password(config: BrokerConfig) -> str | None:
-    if config.password_file is None:
-        return None
-    try:
-        return Path(config.password_file).read_text(encoding="utf-8").rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"broker.password_file {config.password_file}: cannot be read: {error}"
-        ) from error
-
-
-def _tls(config: BrokerConfig) -> ssl.SSLContext | None:
-    """TLS when asked for; when not said, with a CA file or on the port that means TLS."""
-    wanted = config.tls
-    if wanted is None:
-        wanted = config.ca_file is not None or config.port == _TLS_PORT
-    if not wanted:
-        return None
-    try:
-        context = ssl.create_default_context(cafile=config.ca_file)
-        if config.cert_file is not None:
-            context.load_cert_chain(config.cert_file, config.key_file)
-    except OSError as error:  # ssl.SSLError is one
-        raise ConfigError(
-            f"broker: TLS files (ca_file {config.ca_file}, cert_file {config.cert_file}, "
-            f"key_file {config.key_file}) cannot be used: {error}",
-            "Each must exist, be PEM, and be readable by this user.",
-        ) from error
-    context.sslsocket_class = _TidySocket
-    return context
-
-
-class _TidySocket(ssl.SSLSocket):
-    """Closes itself when the handshake fails; paho would leave it to the garbage collector."""
-
-    def do_handshake(self, block: bool = False) -> None:
-        """Shake hands, or close and raise."""
-        with contextlib.ExitStack() as failed:
-            failed.callback(self.close)
-            super().do_handshake(block)
-            failed.pop_all()

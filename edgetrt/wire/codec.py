@@ -10,11 +10,13 @@ import msgspec
 from edgetrt.errors import MessageError
 from edgetrt.wire.messages import (
     VERSION,
+    EventMessage,
     FrameResult,
     GrantMessage,
     HealthMessage,
     LinkMessage,
     PipelineReport,
+    ReportedMessage,
     ResultMessage,
     StatusMessage,
     Struct,
@@ -41,6 +43,8 @@ _DECODERS: dict[object, msgspec.json.Decoder[Any]] = {
         PipelineReport,
         GrantMessage,
         HealthMessage,
+        EventMessage,
+        ReportedMessage,
         StatusMessage,
     )
 }
@@ -50,6 +54,14 @@ _LINK = msgspec.json.Decoder(LinkMessage)
 def encode(message: Struct) -> bytes:
     """JSON of a message."""
     return _ENCODER.encode(message)
+
+
+_NOW, _THEN = b'"historical":false}', b'"historical":true}'
+
+
+def as_historical(payload: bytes) -> bytes:
+    """Mark an encoded result, event or health message as one that waited."""
+    return payload[: -len(_NOW)] + _THEN if payload.endswith(_NOW) else payload
 
 
 def decode(kind: type[T], payload: bytes) -> T:

@@ -66,10 +66,12 @@ class ResultMessage(FrameResult, frozen=True, kw_only=True, tag="result"):
     Attributes:
         device: who publishes.
         epoch: grows with every start of the agent.
-        seq: 0, 1, 2, … over all results and health messages of the device in this epoch; a gap is a
-            message that was not sent.
-        time: capture in seconds since 1970, by the device's clock when it was published.
+        seq: 0, 1, 2, … over all results, events and health messages of the device in this epoch; a
+            gap is a message that was not sent.
+        time: capture in seconds since 1970, by the device's clock when the result was made.
         boot: which boot `mono_ns` belongs to.
+        historical: it waited for a connection. The last field, so that it can be set in what is
+            encoded already.
     """
 
     device: str
@@ -77,6 +79,7 @@ class ResultMessage(FrameResult, frozen=True, kw_only=True, tag="result"):
     seq: int
     time: float
     boot: str
+    historical: bool = False
 
 
 class PipelineReport(Struct, frozen=True, kw_only=True, tag="pipeline"):
@@ -134,7 +137,7 @@ class AgentReport(msgspec.Struct, frozen=True, kw_only=True):
         received: results taken from the link.
         published: results the broker acknowledged.
         limited: results left out by `publish.result_hz`.
-        unsent: results given up: offline, refused by the broker, or too many waiting.
+        unsent: results given up: refused by the broker, or dropped at a limit of the outbox.
         pending: results waiting for the broker's acknowledgement now.
         malformed: datagrams from the link that were not a message.
         link_dropped: results that the link did not take from the runtime.
@@ -153,8 +156,73 @@ class AgentReport(msgspec.Struct, frozen=True, kw_only=True):
     reconnects: int = 0
 
 
+class OutboxReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What waits for the broker; counts by class: `event`, `health`, `result`.
+
+    Attributes:
+        store: `disk` or `memory`.
+        error: why the disk is not used, or empty.
+        rows: messages that wait, of this epoch and earlier ones.
+        bytes: what they take.
+        limit_bytes: what they may take in all.
+        dropped: messages removed at a limit since the agent started.
+        recovered: messages of earlier epochs published since then.
+        moved_aside: damaged files replaced since then.
+        unheard: nobody subscribed to what was published last; it is kept until someone does.
+    """
+
+    store: str = "memory"
+    error: str = ""
+    rows: dict[str, int] = {}
+    bytes: dict[str, int] = {}
+    limit_bytes: int = 0
+    dropped: dict[str, int] = {}
+    recovered: int = 0
+    moved_aside: int = 0
+    unheard: bool = False
+
+
+class MachineReport(msgspec.Struct, frozen=True, kw_only=True):
+    """Memory and the disk of the agent's state, in bytes; None where the system does not tell."""
+
+    memory_total: int | None = None
+    memory_available: int | None = None
+    disk_total: int | None = None
+    disk_free: int | None = None
+
+
+class ClockReport(msgspec.Struct, frozen=True, kw_only=True):
+    """By which the time of samples can be mended: at the message's `time` it was `mono_ns` of `boot`.
+
+    `synced`: whether the wall clock was set from the network since this boot; None = not known.
+    """
+
+    boot: str = ""
+    mono_ns: int = 0
+    synced: bool | None = None
+
+
+class Reason(msgspec.Struct, frozen=True, kw_only=True):
+    """Why the device is not well.
+
+    Attributes:
+        state: `degraded` or `failing`.
+        code: one word that machines can count, such as `rate`; never reworded.
+        about: the pipeline or part.
+        text: for people, with the value and its limit.
+    """
+
+    state: str
+    code: str
+    about: str
+    text: str
+
+
 class HealthMessage(Struct, frozen=True, kw_only=True, tag="health"):
-    """How the device does; published on a period and on every change of a pipeline's state."""
+    """How the device does; published on a period and on every change of a state.
+
+    `state` is `ok`, `degraded` or `failing`, the worst of the `reasons`.
+    """
 
     device: str
     epoch: int
@@ -163,6 +231,64 @@ class HealthMessage(Struct, frozen=True, kw_only=True, tag="health"):
     version: str
     agent: AgentReport
     pipelines: tuple[PipelineReport, ...] = ()
+    state: str = "ok"
+    reasons: tuple[Reason, ...] = ()
+    outbox: OutboxReport = OutboxReport()
+    machine: MachineReport = MachineReport()
+    clock: ClockReport = ClockReport()
+    historical: bool = False
+
+
+class EventMessage(Struct, frozen=True, kw_only=True, tag="event"):
+    """Something that happened once.
+
+    Attributes:
+        event: one word, such as `health` or `pipeline`; never reworded.
+        about: the pipeline or part.
+        text: for people.
+        mono_ns: monotonic clock of `boot` when it happened.
+    """
+
+    device: str
+    epoch: int
+    seq: int
+    time: float
+    boot: str
+    mono_ns: int
+    event: str
+    about: str = ""
+    text: str = ""
+    historical: bool = False
+
+
+class ReportedPipeline(msgspec.Struct, frozen=True, kw_only=True):
+    """What a pipeline runs."""
+
+    pipeline: str
+    state: str
+    backend: str
+    engine: str
+
+
+class ReportedMessage(Struct, frozen=True, kw_only=True, tag="reported"):
+    """What the device is and runs; retained, published on each connection and on every change.
+
+    Attributes:
+        version: of edgetrt.
+        python: of the interpreter.
+        system: kernel and architecture.
+        clock: for mending the time of samples.
+        pipelines: by name.
+    """
+
+    device: str
+    epoch: int
+    time: float
+    version: str
+    python: str = ""
+    system: str = ""
+    clock: ClockReport = ClockReport()
+    pipelines: tuple[ReportedPipeline, ...] = ()
 
 
 class StatusMessage(Struct, frozen=True, kw_only=True, tag="status"):

@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edgetrt.errors import MessageError
-from edgetrt.wire.messages import VERSION, HealthMessage, ResultMessage, StatusMessage, Struct
+from edgetrt.wire.messages import (
+    VERSION,
+    EventMessage,
+    HealthMessage,
+    ReportedMessage,
+    ResultMessage,
+    StatusMessage,
+    Struct,
+)
 
 QOS = 1
 UP = "edgetrt/v1/u"
@@ -25,6 +33,7 @@ class Topic:
         direction: `up` = device to fleet, `down` = fleet to device.
         qos: always 1.
         retained: whether the broker keeps the last message for late subscribers.
+        expiry_s: how long the broker keeps it for a subscriber that is away; None = for ever.
         kind: type of the body.
         about: one line for people.
     """
@@ -35,6 +44,7 @@ class Topic:
     retained: bool
     kind: type[Struct]
     about: str
+    expiry_s: int | None = None
     qos: int = QOS
 
 
@@ -48,12 +58,30 @@ TOPICS = (
         "whether the device is connected; also its last will",
     ),
     Topic(
+        "reported",
+        f"{UP}/{{device}}/reported",
+        "up",
+        True,
+        ReportedMessage,
+        "versions, pipelines and their engines; on each connection and on change",
+    ),
+    Topic(
+        "event",
+        f"{UP}/{{device}}/event",
+        "up",
+        False,
+        EventMessage,
+        "what happened once: a pipeline changed its state, the device its health",
+        86400,
+    ),
+    Topic(
         "health",
         f"{UP}/{{device}}/health",
         "up",
         False,
         HealthMessage,
-        "pipelines and agent: rates, latency, drops, memory; on a period and on change",
+        "the verdict and its reasons, pipelines, agent, machine; on a period and on change",
+        3600,
     ),
     Topic(
         "result",
@@ -62,8 +90,12 @@ TOPICS = (
         False,
         ResultMessage,
         "objects of one frame; per frame, or at most `publish.result_hz`",
+        3600,
     ),
 )
+
+EXPIRY_S = {row.name: row.expiry_s for row in TOPICS}
+"""`Topic.expiry_s` by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +110,16 @@ class Address:
 def status(device: str) -> str:
     """Topic of a device's status."""
     return f"{UP}/{_named('device', device)}/status"
+
+
+def reported(device: str) -> str:
+    """Topic of what a device is and runs."""
+    return f"{UP}/{_named('device', device)}/reported"
+
+
+def event(device: str) -> str:
+    """Topic of a device's events."""
+    return f"{UP}/{_named('device', device)}/event"
 
 
 def health(device: str) -> str:

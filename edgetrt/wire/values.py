@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 from edgetrt.types import Detections, RawOutput, StageStats
 from edgetrt.wire.messages import (
     Box,
+    EventMessage,
     FrameResult,
     GrantMessage,
+    HealthMessage,
     PipelineReport,
+    ReportedMessage,
     ResultMessage,
     Tensor,
 )
@@ -46,6 +49,19 @@ def stamp(
     return ResultMessage(
         **fields, device=device, epoch=epoch, seq=seq, time=round(time_s, 3), boot=boot
     )
+
+
+def mended_time_s(
+    sample: ResultMessage | EventMessage, later: HealthMessage | ReportedMessage
+) -> float:
+    """When a sample was made, by a clock that was set after it.
+
+    A device without a battery starts in 1970 and keeps working; from the first message with a synced
+    clock on, everything of that boot can be dated.
+    """
+    if later.clock.synced is not True or not sample.boot or later.clock.boot != sample.boot:
+        return sample.time
+    return later.time - (later.clock.mono_ns - sample.mono_ns) * 1e-9
 
 
 def pipeline_report(health: PipelineHealth) -> PipelineReport:

@@ -12,8 +12,7 @@ import pytest
 from edgetrt import wire
 from edgetrt.agent.agent import Agent
 from edgetrt.agent.identity import Identity
-from edgetrt.agent.outbox import MemoryStore
-from edgetrt.config import PublishConfig
+from edgetrt.config import DeviceConfig, HealthConfig, OutboxConfig, PublishConfig
 from edgetrt.link import Receiver, Sender
 from edgetrt.types import Counters
 from tests.fakes import FakeTransport
@@ -22,6 +21,9 @@ IDENTITY = Identity("cam-1", 77, "0.1.0", "boot")
 RESULTS = "edgetrt/v1/u/cam-1/result/street"
 HEALTH = "edgetrt/v1/u/cam-1/health"
 STATUS = "edgetrt/v1/u/cam-1/status"
+REPORTED = "edgetrt/v1/u/cam-1/reported"
+EVENT = "edgetrt/v1/u/cam-1/event"
+NOW_S = 1_795_000_000.0
 RARELY = PublishConfig(health_s=3600.0)
 
 
@@ -89,7 +91,7 @@ def drive(
     scenario: Callable[[Rig], Awaitable[None]],
     config: PublishConfig = RARELY,
     transport: FakeTransport | None = None,
-    limit: int = 512,
+    memory_mb: float = 4.0,
 ) -> Rig:
     """Run an agent through a scenario, stop it, and return what it left."""
     broker = transport or FakeTransport()
@@ -98,12 +100,16 @@ def drive(
     async def run(receiver: Receiver, sender: Sender) -> Rig:
         agent = Agent(
             IDENTITY,
-            config,
+            DeviceConfig(
+                publish=config,
+                outbox=OutboxConfig(memory_mb=memory_mb),
+                health=HealthConfig(agent_mb=1e6, memory_free=0.0, disk_free=0.0),
+            ),
             broker,
             receiver,
-            store=MemoryStore(limit),
+            run_folder=folder,
             monotonic_ns=lambda: clock[0],
-            wall=lambda: 5000.0,
+            wall=lambda: NOW_S,
         )
         rig = Rig(agent, broker, sender, clock)
         stop = asyncio.Event()
@@ -133,18 +139,22 @@ def test_results_are_stamped_and_published_in_order(tmp_path: Path) -> None:
     seqs = [result.seq for result in results]
     assert seqs == sorted(set(seqs))
     # Captured 0.6 s before now by the monotonic clock.
-    assert {(r.device, r.epoch, r.boot, r.time) for r in results} == {("cam-1", 77, "boot", 4999.4)}
+    assert {(r.device, r.epoch, r.boot, r.time) for r in results} == {
+        ("cam-1", 77, "boot", NOW_S - 0.6)
+    }
 
 
 def test_birth_first_then_health_and_at_the_end_goodbye(tmp_path: Path) -> None:
     async def scenario(rig: Rig) -> None:
-        await rig.until(lambda: bool(rig.healths()))
+        await rig.until(lambda: bool(rig.healths()) and bool(rig.bodies(REPORTED)))
 
     rig = drive(tmp_path, scenario)
-    assert [topic for topic, _, _ in rig.transport.published] == [STATUS, HEALTH, HEALTH, STATUS]
+    told = [topic for topic, _, _ in rig.transport.published if topic != REPORTED]
+    assert told == [STATUS, HEALTH, HEALTH, STATUS]
+    assert len(rig.bodies(REPORTED)) == 1
     assert rig.statuses() == [(True, "connected"), (False, "stopped")]
-    assert [retain for topic, _, retain in rig.transport.published if topic == STATUS] == [True] * 2
-    assert not any(retain for topic, _, retain in rig.transport.published if topic != STATUS)
+    retained = {topic for topic, _, retain in rig.transport.published if retain}
+    assert retained == {STATUS, REPORTED}
 
 
 def test_a_change_of_state_is_told_at_once_and_the_same_state_is_not(tmp_path: Path) -> None:
@@ -184,42 +194,50 @@ def test_a_rate_is_kept_per_pipeline_and_the_rest_counted(tmp_path: Path) -> Non
     assert (last.received, last.published, last.limited, last.unsent) == (60, 12, 48, 0)
 
 
-def test_offline_results_are_given_up_counted_and_nothing_waits(tmp_path: Path) -> None:
+def test_offline_results_wait_and_come_marked_after_what_is_new(tmp_path: Path) -> None:
     async def scenario(rig: Rig) -> None:
         await rig.until(lambda: bool(rig.statuses()))
         rig.transport.go_offline()
         for number in range(50):
             assert rig.sender.send(frame(number))
-        await rig.until(lambda: rig.agent.stats.unsent == 50)
+        await rig.until(lambda: rig.agent.stats.received == 50)
+        assert (rig.agent.stats.pending, rig.agent.stats.unsent) == (50, 0)
         rig.transport.go_online()
-        await rig.until(lambda: len(rig.statuses()) == 2)
         rig.sender.send(frame(50))
-        await rig.until(lambda: len(rig.results()) == 1)
+        await rig.until(lambda: len(rig.results()) == 51)
 
     rig = drive(tmp_path, scenario)
     last = rig.healths()[-1].agent
-    assert (last.received, last.published, last.unsent, last.pending) == (51, 1, 50, 0)
+    assert (last.received, last.published, last.unsent, last.pending) == (51, 51, 0, 0)
     assert last.reconnects == 1
     assert rig.statuses()[:2] == [(True, "connected")] * 2
+    waited = [result.frame for result in rig.results() if result.historical]
+    assert waited == list(range(50))
 
 
-def test_a_broker_that_does_not_acknowledge_fills_the_bound_and_no_more(tmp_path: Path) -> None:
+def test_what_waits_in_memory_is_bounded_and_the_oldest_goes_first(tmp_path: Path) -> None:
     async def scenario(rig: Rig) -> None:
         await rig.until(lambda: len(rig.healths()) == 1)
-        rig.transport.hold = True
-        for number in range(30):
+        rig.transport.go_offline()
+        for number in range(100):
             assert rig.sender.send(frame(number))
-        await rig.until(lambda: rig.agent.stats.received == 30)
-        assert (rig.agent.stats.pending, rig.agent.stats.unsent) == (10, 20)
-        rig.transport.release()
+        await rig.until(lambda: rig.agent.stats.received == 100)
+        dropped = rig.agent.stats.unsent
+        assert 50 < dropped < 100
+        assert rig.agent.stats.pending == 100 - dropped
+        rig.transport.go_online()
         await rig.until(lambda: rig.agent.stats.pending == 0)
 
-    rig = drive(tmp_path, scenario, limit=10)
-    assert [result.frame for result in rig.results()] == list(range(10))
-    assert rig.healths()[-1].agent.published == 10
+    rig = drive(tmp_path, scenario, memory_mb=0.01)
+    kept = [result.frame for result in rig.results()]
+    assert kept == list(range(100 - len(kept), 100))
+    last = rig.healths()[-1]
+    assert last.agent.published == len(kept)
+    assert last.agent.unsent == last.outbox.dropped["result"] == 100 - len(kept)
+    assert (last.state, [reason.code for reason in last.reasons]) == ("degraded", ["lost"])
 
 
-def test_losing_the_connection_with_messages_in_flight_loses_no_count(tmp_path: Path) -> None:
+def test_losing_the_connection_with_messages_in_flight_loses_nothing(tmp_path: Path) -> None:
     async def scenario(rig: Rig) -> None:
         await rig.until(lambda: len(rig.healths()) == 1)
         rig.transport.hold = True
@@ -228,12 +246,13 @@ def test_losing_the_connection_with_messages_in_flight_loses_no_count(tmp_path: 
         await rig.until(lambda: rig.agent.stats.received == 100)
         rig.transport.go_offline()
         rig.transport.hold = False
-        await rig.until(lambda: rig.agent.stats.pending == 0)
         rig.transport.go_online()
-        await rig.until(lambda: len(rig.healths()) == 2)
+        await rig.until(lambda: rig.agent.stats.pending == 0)
 
-    last = drive(tmp_path, scenario).healths()[-1].agent
-    assert last.received == last.published + last.unsent == 100
+    rig = drive(tmp_path, scenario)
+    last = rig.healths()[-1].agent
+    assert (last.published, last.unsent) == (100, 0)
+    assert [result.frame for result in rig.results()] == list(range(100))
 
 
 def test_a_topic_that_the_broker_refuses_is_counted_and_logged_once(

@@ -9,10 +9,18 @@ import pytest
 
 from edgetrt.agent.health import LinkLosses, Pipelines, health_message
 from edgetrt.agent.identity import Identity, boot_id, identify, resident_bytes
+from edgetrt.agent.verdict import Verdict
 from edgetrt.config import DeviceConfig
 from edgetrt.errors import ConfigError
 from edgetrt.types import Counters
-from edgetrt.wire import AgentReport, PipelineReport
+from edgetrt.wire import (
+    AgentReport,
+    ClockReport,
+    MachineReport,
+    OutboxReport,
+    PipelineReport,
+    Reason,
+)
 
 SECOND = 1_000_000_000
 RUNNING = PipelineReport(
@@ -56,7 +64,21 @@ def test_link_losses_add_up_over_pipelines_and_restarts_of_the_runtime() -> None
 
 def test_the_message_carries_who_and_when() -> None:
     report = AgentReport(rss_bytes=None, uptime_s=1.0, received=2)
-    message = health_message(Identity("cam-1", 7), 3, 9.87654, report, (RUNNING,))
+    reason = Reason(state="degraded", code="rate", about="street", text="slow")
+    outbox, clock = OutboxReport(store="disk"), ClockReport(boot="b", mono_ns=5, synced=True)
+    message = health_message(
+        Identity("cam-1", 7),
+        3,
+        9.87654,
+        report,
+        (RUNNING,),
+        Verdict("degraded", (reason,)),
+        outbox,
+        MachineReport(disk_free=1),
+        clock,
+    )
+    assert (message.state, message.reasons) == ("degraded", (reason,))
+    assert (message.outbox, message.machine.disk_free, message.clock) == (outbox, 1, clock)
     assert (message.device, message.epoch, message.seq, message.time) == ("cam-1", 7, 3, 9.877)
     assert message.agent == report
     assert message.pipelines == (RUNNING,)
@@ -67,13 +89,13 @@ def test_the_message_carries_who_and_when() -> None:
     [("cam-1", "cam-1"), ("Jetson_Orin.local", "jetson-orin"), ("x" * 80, "x" * 63)],
 )
 def test_a_device_without_a_name_takes_the_host_s(hostname: str, device: str) -> None:
-    assert identify(DeviceConfig(), hostname).device == device
+    assert identify(DeviceConfig(), 5, hostname).device == device
 
 
 def test_a_configured_name_wins_and_a_host_without_one_is_told() -> None:
-    assert identify(DeviceConfig(device="cam-9"), "other").device == "cam-9"
+    assert identify(DeviceConfig(device="cam-9"), 5, "other").device == "cam-9"
     with pytest.raises(ConfigError, match="device"):
-        identify(DeviceConfig(), "___")
+        identify(DeviceConfig(), 5, "___")
 
 
 def test_what_the_system_does_not_tell_is_none(tmp_path: Path) -> None:

@@ -73,6 +73,33 @@ published = st.one_of(
         version=words,
         agent=agents,
         pipelines=st.lists(reports, max_size=2).map(tuple),
+        state=words,
+        reasons=st.lists(
+            st.builds(wire.Reason, state=words, code=words, about=words, text=words), max_size=2
+        ).map(tuple),
+        historical=st.booleans(),
+    ),
+    st.builds(
+        wire.EventMessage,
+        device=names,
+        epoch=counts,
+        seq=counts,
+        time=numbers,
+        boot=words,
+        mono_ns=counts,
+        event=words,
+        about=words,
+        text=words,
+        historical=st.booleans(),
+    ),
+    st.builds(
+        wire.ReportedMessage,
+        device=names,
+        epoch=counts,
+        time=numbers,
+        version=words,
+        python=words,
+        clock=st.builds(wire.ClockReport, boot=words, mono_ns=counts, synced=st.booleans()),
     ),
     st.builds(
         wire.StatusMessage,
