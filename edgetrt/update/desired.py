@@ -65,6 +65,19 @@ class AssignmentKeys(msgspec.Struct, frozen=True, kw_only=True):
     keys: dict[str, dict[str, Any]]
 
 
+class _Signature(msgspec.Struct):
+    keyid: str
+    sig: str
+
+
+class _Wire(msgspec.Struct, rename={"payload_type": "payloadType"}):
+    """The envelope's own shape, which the library that opens it takes for granted."""
+
+    payload: str
+    payload_type: str
+    signatures: list[_Signature]
+
+
 def sign(desired: Desired, signers: Sequence[Signer]) -> bytes:
     """Make the envelope."""
     envelope = Envelope(msgspec.json.encode(desired), PAYLOAD_TYPE, {})
@@ -137,8 +150,8 @@ def _open(envelope: bytes) -> Envelope:
     if len(envelope) > MOST_BYTES:
         raise _refused(f"{len(envelope)} bytes, at most {MOST_BYTES} are read", "malformed")
     try:
-        sealed = Envelope.from_dict(msgspec.json.decode(envelope))
-    except (msgspec.MsgspecError, SslibError, ValueError, KeyError, TypeError) as error:
+        sealed = Envelope.from_dict(msgspec.to_builtins(msgspec.json.decode(envelope, type=_Wire)))
+    except (msgspec.MsgspecError, SslibError, ValueError, LookupError, TypeError) as error:
         raise _refused(f"no signed envelope: {error}", "malformed") from error
     if sealed.payload_type != PAYLOAD_TYPE:
         raise _refused(f"of type {sealed.payload_type!r}, expected {PAYLOAD_TYPE}", "malformed")

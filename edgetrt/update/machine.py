@@ -161,11 +161,12 @@ class Machine:
 
     def _enter(self, memory: Memory, record: Record) -> tuple[Memory, Record]:
         """Count every entry into a state, that after a restart as well, before its work begins."""
+        if self._entered is None:
+            record = replace(record, stores=record.stores + 1)
+        record = transition.dated(record, self._ports.now_s())
         if self._entered != (record.entered_at, record.state):
-            if self._entered is None:
-                record = replace(record, stores=record.stores + 1)
-                memory = replace(memory, record=record)
-                self._store.save(memory)
+            memory = replace(memory, record=record)
+            self._store.save(memory)
             self._entered, self._attempts = (record.entered_at, record.state), 0
         return memory, record
 

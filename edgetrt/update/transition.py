@@ -12,6 +12,7 @@ from edgetrt.errors import (
     UnreachableError,
     UpdateError,
 )
+from edgetrt.update.clock import BUILT
 from edgetrt.update.record import MOST_HISTORY, Memory, Offer, Record
 from edgetrt.update.states import MOST_STORES, ROWS, Code, Next, Row, State
 
@@ -64,6 +65,13 @@ def explained(record: Record, error: EdgetrtError) -> Record:
         detail=error.message,
         hint=error.hint,
     )
+
+
+def dated(record: Record, now_s: float) -> Record:
+    """Begin a state's time again when it was entered before the clock was set at all."""
+    if record.entered_at < BUILT.timestamp() <= now_s:
+        return replace(record, begun_at=max(record.begun_at, now_s), entered_at=now_s)
+    return record
 
 
 def late(memory: Memory, record: Record, now_s: float) -> Memory | None:

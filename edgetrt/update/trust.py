@@ -113,7 +113,7 @@ class Trust:
             updater = _updater(folder, self._root, OriginFetcher(metadata))
             updater.refresh()
             keys = _keys(updater, folder, OriginFetcher(targets))
-        self._bound.raise_to(now, *self._signed_at())
+        self._bound.raise_to(now, *self._signed_at(now))
         return Session(updater, keys)
 
     def keys(self) -> AssignmentKeys | None:
@@ -151,10 +151,15 @@ class Trust:
             if old is not None and link.resolve() != old:
                 durable.remove(old)
 
-    def _signed_at(self) -> list[datetime]:
+    def _signed_at(self, now: datetime) -> list[datetime]:
+        """When the repository says that it signed; our own clock must agree that it still holds."""
         path = self._folder / "current" / "timestamp.json"
         signed = Metadata[Timestamp].from_bytes(path.read_bytes()).signed
-        with contextlib.suppress(ValueError, TypeError):
+        if signed.is_expired(now):
+            raise _refused(
+                str(path), ValueError(f"expired {signed.expires}, it is {now}"), "expired"
+            )
+        with contextlib.suppress(ValueError, TypeError, KeyError):
             told = datetime.fromisoformat(str(signed.unrecognized_fields[SIGNED_AT]))
             return [told.astimezone(timezone.utc)]
         return []
