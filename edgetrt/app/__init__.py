@@ -13,19 +13,19 @@ from edgetrt.app.networks import (
     pick_backend,
     tensorrt_backend,
 )
-from edgetrt.app.pipelines import join, open_sink, open_source, supervisor
+from edgetrt.app.pipelines import STDOUT, join, open_source, supervisor, whole_sink
 from edgetrt.app.places import RUNTIME_SOCKET, cache_dir, run_dir, state_dir
 from edgetrt.app.processes import pipelines, run_agent, run_runtime, stop_on_signals
 
 __all__ = [
     "RUNTIME_SOCKET",
+    "STDOUT",
     "active",
     "backends",
     "cache_dir",
     "join",
     "open_deployed",
     "open_network",
-    "open_sink",
     "open_source",
     "pick_backend",
     "pipelines",
@@ -36,4 +36,5 @@ __all__ = [
     "stop_on_signals",
     "supervisor",
     "tensorrt_backend",
+    "whole_sink",
 ]

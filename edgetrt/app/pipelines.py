@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from edgetrt.sources.uri import SourceUri
 
 
+SINKS = ("jsonl", "video", "image")
+STDOUT = "jsonl:-"
+
+
 def open_source(uri: SourceUri) -> Source:
     """Open a source; a live one comes with its newest-wins slot.
 
@@ -43,31 +47,55 @@ def open_source(uri: SourceUri) -> Source:
     return Newest(source) if source.live else source
 
 
-def open_sink(text: str, base: Path, *, live: bool) -> Sink:
-    """Open a sink by its URI; sinks of a live source leave results out rather than wait.
+def whole_sink(text: str, base: Path) -> str:
+    """Write a sink's URI with its whole path; relative ones start from `base`.
 
     Raises:
-        ConfigError: an unknown scheme.
-        SinkError: it cannot be written.
+        ConfigError: an unknown scheme, or no path.
     """
+    scheme, _, rest = text.partition(":")
+    if scheme not in SINKS or not rest:
+        raise ConfigError(
+            f"sink {text!r}: expected jsonl:PATH, video:PATH or image:PATH",
+            "Use `jsonl:-` for standard output.",
+        )
+    if text == STDOUT:
+        return text
+    try:
+        return f"{scheme}:{base / Path(rest).expanduser()}"
+    except RuntimeError:  # no such user
+        return f"{scheme}:{base / rest}"
+
+
+def open_sinks(texts: Sequence[str], base: Path, *, live: bool) -> list[Sink]:
+    """Open sinks by their URIs; those of a live source leave results out rather than wait.
+
+    Raises:
+        ConfigError: an unknown scheme, or two that would write over each other.
+        SinkError: one cannot be written.
+    """
+    whole = [whole_sink(text, base) for text in texts]
+    for text in whole:
+        if whole.count(text) > 1:
+            raise ConfigError(
+                f"sink {text!r}: is there {whole.count(text)} times", "Name each file once."
+            )
+    return [_open_sink(text, live=live) for text in whole]
+
+
+def _open_sink(text: str, *, live: bool) -> Sink:
     from edgetrt import wire
     from edgetrt.sinks.image import ImageSink
     from edgetrt.sinks.jsonl import JsonlSink
     from edgetrt.sinks.video import VideoSink
 
-    scheme, colon, rest = text.partition(":")
-    path = base / Path(rest).expanduser()
-    if colon and rest and scheme == "jsonl":
-        encode = lambda result: wire.encode(wire.result_message(result))  # noqa: E731
-        return JsonlSink(None if rest == "-" else path, encode)
-    if colon and rest and scheme == "video":
-        return VideoSink(path, block=not live)
-    if colon and rest and scheme == "image":
-        return ImageSink(path)
-    raise ConfigError(
-        f"sink {text!r}: expected jsonl:PATH, video:PATH or image:PATH",
-        "Use `jsonl:-` for standard output.",
-    )
+    scheme, _, rest = text.partition(":")
+    if scheme == "video":
+        return VideoSink(Path(rest), block=not live)
+    if scheme == "image":
+        return ImageSink(Path(rest))
+    encode = lambda result: wire.encode(wire.result_message(result))  # noqa: E731
+    return JsonlSink(None if text == STDOUT else Path(rest), encode)
 
 
 def supervisor(
@@ -76,6 +104,7 @@ def supervisor(
     *,
     source: SourceUri | None = None,
     sinks: Callable[[], Sequence[Sink]] = tuple,
+    deployed: bool = True,
 ) -> Supervisor:
     """Join everything that one pipeline needs.
 
@@ -84,25 +113,29 @@ def supervisor(
         base: the folder that the settings' relative paths start from.
         source: instead of the one in the settings.
         sinks: makes those that come besides the settings' own.
+        deployed: run the engine that was deployed under the pipeline's name, when there is one.
+
+    Raises:
+        ConfigError: the source or a sink is written wrongly.
+        SinkError: a sink cannot be written.
     """
     from edgetrt.engine import recipe as recipes
     from edgetrt.sources import uri as uris
 
     def network() -> Network:
         """What is deployed under this name now, else what the settings name."""
-        deployed = active().get(pipeline.name)
-        if deployed is not None:
-            return open_deployed(deployed)
+        record = active().get(pipeline.name) if deployed else None
+        if record is not None:
+            return open_deployed(record)
         recipe = recipes.for_pipeline(pipeline, base)
         return open_network(recipe, pipeline.backend, pipeline.threads, pipeline.depth)
 
     uri = source or uris.parse(pipeline.source, base)
-    live = uri.scheme.startswith("rtsp") or "rate_hz" in uri.options or "realtime" in uri.options
     return join(
         pipeline.name,
         lambda: open_source(uri),
         network,
-        [*(open_sink(text, base, live=live) for text in pipeline.sinks), *sinks()],
+        [*open_sinks(pipeline.sinks, base, live=uri.live), *sinks()],
         Grant(pipeline.rate_hz),
     )
 

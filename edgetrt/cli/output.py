@@ -16,10 +16,11 @@ out = Console()
 err = Console(stderr=True)
 
 
-def print_json(report: Any) -> None:
-    """Print one JSON object, indented, as the only thing on stdout."""
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(report), indent=2).decode() + "\n")
-    sys.stdout.flush()
+def print_json(report: Any, console: Console = out) -> None:
+    """Print one JSON object, indented, as the only thing on stdout (or on the other console)."""
+    stream = sys.stderr if console.stderr else sys.stdout
+    stream.write(msgspec.json.format(msgspec.json.encode(report), indent=2).decode() + "\n")
+    stream.flush()
 
 
 def print_error(error: EdgetrtError) -> None:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from edgetrt.config import PipelineConfig
     from edgetrt.types import PipelineHealth
 
@@ -39,19 +41,28 @@ def run(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Run a network over a source and say how it went."""
-    from edgetrt import app
+    """Run a network over a source and say how it went.
+
+    With `jsonl:-` standard output belongs to the results, and the report goes to standard error.
+    """
+    from edgetrt import app, document
     from edgetrt.cli import output
+    from edgetrt.errors import InferenceError
     from edgetrt.sources import uri as uris
 
-    overrides = {"backend": backend, "rate_hz": rate_hz, "depth": depth, "threads": threads}
-    pipeline = _pipeline(what, source, {k: v for k, v in overrides.items() if v is not None})
-    extra = [app.open_sink(text, Path.cwd(), live=False) for text in sink or []]
+    written = {"backend": backend, "rate_hz": rate_hz, "depth": depth, "threads": threads}
+    overrides: dict[str, Any] = {k: v for k, v in written.items() if v is not None}
+    pipeline, from_file = _pipeline(what, source)
+    overrides["sinks"] = (
+        *pipeline.sinks,
+        *(app.whole_sink(text, Path.cwd()) for text in sink or []),
+    )
+    pipeline = document.override(pipeline, overrides)
     supervisor = app.supervisor(
         pipeline,
         what.resolve().parent,
         source=uris.parse(source) if source else None,
-        sinks=lambda: extra,
+        deployed=from_file and backend is None,
     )
     stop = app.stop_on_signals()
     started = time.monotonic()
@@ -60,39 +71,44 @@ def run(
     finally:
         supervisor.close()
     health, elapsed_s = supervisor.meter.health(), time.monotonic() - started
+    console = output.err if app.STDOUT in pipeline.sinks else output.out
     if json:
-        output.print_json(_report(health, elapsed_s, supervisor.meter.mean_objects()))
+        report = _report(health, elapsed_s, supervisor.meter.mean_objects())
+        output.print_json(report, console)
     else:
-        _print(health, elapsed_s, supervisor.meter.mean_objects())
+        _print(health, elapsed_s, supervisor.meter.mean_objects(), console)
+    if health.counters.refused and not health.counters.done:
+        raise InferenceError(
+            f"{pipeline.model}: not one frame was answered: {health.error}",
+            "Try it with --backend onnxruntime and in FP32; if it stays so, the network itself is at fault.",
+        )
 
 
-def _pipeline(what: Path, source: str | None, overrides: dict[str, Any]) -> PipelineConfig:
-    """Read a pipeline file, or make the pipeline that runs a network or a recipe.
+def _pipeline(what: Path, source: str | None) -> tuple[PipelineConfig, bool]:
+    """Read a pipeline file (and True), or make the pipeline that runs a network or a recipe.
 
     Raises:
-        ConfigError: the file is wrong, an override is, or there is no source.
+        ConfigError: the file is wrong, or there is no source.
     """
     from edgetrt import document
     from edgetrt.config import PipelineConfig
     from edgetrt.errors import ConfigError
 
-    if what.suffix in (".yaml", ".yml"):
+    if what.suffix.lower() in (".yaml", ".yml"):
         written = document.parse(what)
-        is_pipeline = isinstance(written.data, dict) and bool(
-            {"source", "name"} & written.data.keys()
-        )
-    else:
-        is_pipeline = False
-    if is_pipeline:
-        return document.override(document.convert(written, PipelineConfig), overrides)
+        if not written.data:
+            raise ConfigError(
+                f"{what}:1: is empty", "Write a pipeline: name, model and source at least."
+            )
+        if not isinstance(written.data, dict) or {"source", "name"} & written.data.keys():
+            return document.convert(written, PipelineConfig), True
     if source is None:
         raise ConfigError(
             f"{what}: no source to run it over",
             "Add --source, for example `--source camera.mp4` or `--source synthetic:640x480?frames=100`.",
         )
     name = re.sub(r"[^a-z0-9-]+", "-", what.stem.lower()).strip("-")[:63] or "pipeline"
-    pipeline = PipelineConfig(name=name, model=str(what.resolve()), source=source)
-    return document.override(pipeline, overrides)
+    return PipelineConfig(name=name, model=str(what.resolve()), source=source), False
 
 
 def _report(health: PipelineHealth, elapsed_s: float, mean_objects: float | None) -> dict[str, Any]:
@@ -119,10 +135,10 @@ def _report(health: PipelineHealth, elapsed_s: float, mean_objects: float | None
     }
 
 
-def _print(health: PipelineHealth, elapsed_s: float, mean_objects: float | None) -> None:
+def _print(
+    health: PipelineHealth, elapsed_s: float, mean_objects: float | None, console: Console
+) -> None:
     from rich.table import Table
-
-    from edgetrt.cli.output import out
 
     counters = health.counters
     table = Table(title=f"{health.pipeline} on {health.backend}", title_justify="left")
@@ -131,10 +147,14 @@ def _print(health: PipelineHealth, elapsed_s: float, mean_objects: float | None)
     rows = [*health.stages.items(), *([("latency", health.latency)] if health.latency else [])]
     for name, stats in rows:
         table.add_row(name, f"{stats.p50_ms:.2f}", f"{stats.p99_ms:.2f}", f"{stats.mean_ms:.2f}")
-    out.print(table)
+    console.print(table)
     found = "" if mean_objects is None else f", {mean_objects:.2f} objects per frame"
-    out.print(
-        f"{counters.done} frames in {elapsed_s:.1f} s, {health.fps:.1f} per second{found}; "
-        f"{counters.dropped} dropped, {counters.refused} refused, {counters.unsent} not taken by a sink",
+    why = f" ({health.error})" if counters.refused else ""
+    console.print(
+        f"{counters.done} frame{'s' * (counters.done != 1)} in {elapsed_s:.1f} s, "
+        f"{health.fps:.1f} per second{found}; {counters.dropped} dropped, "
+        f"{counters.refused} refused{why}, {counters.unsent} not taken by a sink",
         highlight=False,
+        markup=False,
+        soft_wrap=True,
     )

@@ -62,6 +62,7 @@ def _transport(text: str) -> str:
     raise ValueError("tcp or udp")
 
 
+_STREAMS = ("rtsp", "rtsps")
 _STREAM: Mapping[str, Callable[[str], Any]] = {"rtsp_transport": _transport, "timeout_s": _positive}
 OPTIONS: Mapping[str, Mapping[str, Callable[[str], Any]]] = {
     "file": {"loop": _flag, "realtime": _flag, "rate_hz": _positive},
@@ -91,6 +92,12 @@ class SourceUri:
         """Return the options as keyword arguments for the class that serves this scheme."""
         return {key: OPTIONS[self.scheme][key](text) for key, text in self.options.items()}
 
+    @property
+    def live(self) -> bool:
+        """Whether the source will be live, told before it is opened."""
+        options = self.arguments()
+        return self.scheme in _STREAMS or bool(options.get("rate_hz") or options.get("realtime"))
+
     def __str__(self) -> str:
         """As a person wrote it, without the password."""
         return self._text(redact(self.target))
@@ -101,7 +108,7 @@ class SourceUri:
 
     def _text(self, target: str) -> str:
         query = "&".join(f"{key}={value}" for key, value in self.options.items())
-        text = target if self.scheme.startswith("rtsp") else f"{self.scheme}:{target}"
+        text = target if self.scheme in _STREAMS else f"{self.scheme}:{target}"
         return text + (("&" if "?" in text else "?") + query if query else "")
 
 
@@ -117,7 +124,7 @@ def parse(text: str, base: Path | None = None) -> SourceUri:
     if match is None or _exists(_resolve(text, base)):
         return _path(text, base)
     scheme, rest = match[1].lower(), match[2]
-    if scheme in ("rtsp", "rtsps"):
+    if scheme in _STREAMS:
         return _stream(scheme, f"{scheme}:{rest}")
     if scheme not in OPTIONS:
         raise _unknown_scheme(scheme, text)

@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 
 from tests.cli.command import PERSON, edgetrt
@@ -51,7 +53,13 @@ def test_a_pipeline_file_says_it_all(tmp_path: Path) -> None:
         ([PERSON, "--source", "nothing.mp4"], 66, "nothing.mp4"),
         ([PERSON, "--source", SCENE, "--sink", "carrier-pigeon:x"], 78, "expected jsonl:PATH"),
         ([PERSON, "--source", SCENE, "--sink", "jsonl:/proc/none/x"], 73, "/proc/none/x"),
-        ([PERSON, "--source", SCENE, "--backend", "tea"], 78, "tea"),
+        ([PERSON, "--source", SCENE, "--backend", "tea"], 78, "one of auto, tensorrt"),
+        (
+            [PERSON, "--source", SCENE, "--sink", "video:a.mp4", "--sink", "video:./a.mp4"],
+            78,
+            "2 times",
+        ),
+        ([PERSON, "--source", SCENE, "--rate-hz", "inf"], 78, "--rate-hz"),
         ([PERSON, "--source", SCENE, "--rate-hz", "-3"], 78, "--rate-hz"),
         ([PERSON, "--source", SCENE, "--no-such-option"], 2, "No such option"),
     ],
@@ -75,6 +83,53 @@ def test_a_file_that_is_no_network_is_told(tmp_path: Path) -> None:
         assert str(path) in done.err
         assert "hint:" in done.err
         assert "Traceback" not in done.err
+
+
+def test_a_file_that_is_no_pipeline_is_told_with_its_line(tmp_path: Path) -> None:
+    for content, words in (("", "is empty"), ("- a\n", "expected keys"), ("name: a\n", "missing")):
+        path = tmp_path / "pipeline.yaml"
+        path.write_text(content)
+        done = edgetrt("run", path)
+        assert (done.code, done.out) == (78, "")
+        assert f"{path}:1:" in done.err
+        assert words in done.err
+
+
+def test_results_on_standard_output_come_alone() -> None:
+    done = edgetrt("run", PERSON, "--source", f"{SCENE}&frames=3", "--sink", "jsonl:-", "--json")
+    assert done.code == 0, done.err
+    assert [json.loads(line)["frame"] for line in done.out.splitlines()] == [0, 1, 2]
+    assert json.loads(done.err)["frames"] == 3
+
+
+def test_a_network_that_answers_nothing_is_told_and_fails(tmp_path: Path) -> None:
+    model = tmp_path / "nan.onnx"
+    onnx.save(never_a_number(), model)
+    done = edgetrt("run", model, "--source", f"{SCENE}&frames=3", "--backend", "onnxruntime")
+    assert done.code == 70
+    assert "3 refused (the network's scores hold NaN or infinity)" in done.out
+    assert "not one frame was answered" in done.err
+
+
+def never_a_number() -> onnx.ModelProto:
+    """A detector of 80 classes whose every answer is NaN."""
+    answer = onnx.numpy_helper.from_array(np.full((1, 84, 100), np.nan, np.float32), "nan")
+    value, float32 = onnx.helper.make_tensor_value_info, onnx.TensorProto.FLOAT
+    nodes = [
+        onnx.helper.make_node("ReduceMean", ["x"], ["mean"], keepdims=0),
+        onnx.helper.make_node("Add", ["mean", "nan"], ["y"]),
+    ]
+    graph = onnx.helper.make_graph(
+        nodes,
+        "never",
+        [value("x", float32, [1, 3, 64, 96])],
+        [value("y", float32, [1, 84, 100])],
+        [answer],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)])
+    model.ir_version = 8
+    onnx.helper.set_model_props(model, {"task": "detect"})
+    return model
 
 
 def test_debug_shows_where_it_happened(tmp_path: Path) -> None:

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from edgetrt import app
+from edgetrt.app.pipelines import open_sinks
+from edgetrt.config import PipelineConfig
+from edgetrt.errors import ConfigError, ModelError, SinkError
+from edgetrt.sinks.jsonl import JsonlSink
+from edgetrt.sources import uri as uris
+
+
+def test_a_sink_is_written_with_its_whole_path() -> None:
+    assert app.whole_sink("video:out/a.mp4", Path("/data")) == "video:/data/out/a.mp4"
+    assert app.whole_sink("jsonl:/tmp/a.jsonl", Path("/data")) == "jsonl:/tmp/a.jsonl"
+    assert app.whole_sink("image:~/a.jpg", Path("/data")) == f"image:{Path.home()}/a.jpg"
+    assert app.whole_sink(app.STDOUT, Path("/data")) == app.STDOUT
+
+
+@pytest.mark.parametrize("text", ["", "jsonl", "jsonl:", "carrier-pigeon:x", "a.mp4"])
+def test_what_is_no_sink_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="expected jsonl:PATH"):
+        app.whole_sink(text, Path())
+
+
+def test_two_sinks_on_one_file_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"a\.mp4': is there 2 times"):
+        open_sinks(["video:a.mp4", "image:a.jpg", f"video:{tmp_path}/a.mp4"], tmp_path, live=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_sinks_open_by_their_scheme(tmp_path: Path) -> None:
+    (sink,) = open_sinks(["jsonl:new/a.jsonl"], tmp_path, live=False)
+    assert isinstance(sink, JsonlSink)
+    sink.close()
+    assert (tmp_path / "new" / "a.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "live"),
+    [
+        ("rtsp://camera/1", True),
+        ("rtsps://camera/1", True),
+        ("clip.mp4", False),
+        ("clip.mp4?realtime=1", True),
+        ("clip.mp4?realtime=0", False),
+        ("clip.mp4?rate_hz=5", True),
+        ("synthetic:64x64", False),
+        ("synthetic:64x64?rate_hz=5", True),
+        ("dir:frames?loop=1", False),
+    ],
+)
+def test_whether_a_source_will_be_live_is_known_beforehand(text: str, live: bool) -> None:
+    assert uris.parse(text).live is live
+
+
+def test_a_supervisor_tells_mistakes_before_anything_runs(tmp_path: Path) -> None:
+    good = PipelineConfig(name="a", model="none.onnx", source="synthetic:64x64")
+    with pytest.raises(ConfigError, match="unknown scheme"):
+        app.supervisor(PipelineConfig(name="a", model="m.onnx", source="gopher:x"), tmp_path)
+    blocked = tmp_path / "file"
+    blocked.touch()
+    with pytest.raises(SinkError):
+        app.supervisor(
+            PipelineConfig(name="a", model="m.onnx", source="x", sinks=(f"jsonl:{blocked}/a",)),
+            tmp_path,
+        )
+    with pytest.raises(ModelError, match=r"none\.onnx: no such file"):
+        app.supervisor(good, tmp_path, deployed=False).run_once(threading.Event())
