@@ -16,6 +16,7 @@ from edgetrt.agent.identity import identify
 from edgetrt.agent.session import last_will
 from edgetrt.agent.spool import Spool
 from edgetrt.link import Receiver
+from edgetrt.systemd import Notifier, keep_alive
 
 if TYPE_CHECKING:
     from edgetrt.agent.verdict import Demand
@@ -70,4 +71,11 @@ async def _serve(agent: Agent) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await agent.run(stop)
+    systemd = Notifier()
+    systemd.ready("serving the runtime")  # the link is bound; the broker may be away for days
+    feeding = asyncio.create_task(keep_alive(systemd))
+    try:
+        await agent.run(stop)
+    finally:
+        systemd.stopping()
+        feeding.cancel()
