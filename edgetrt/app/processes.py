@@ -77,16 +77,24 @@ def run_runtime(device: DeviceConfig, base: Path, sockets: Path, frames: int | N
     from edgetrt.link import Receiver, Sender
     from edgetrt.runtime.service import Service
     from edgetrt.sinks.link import LinkSink
+    from edgetrt.systemd import Notifier, Progress
 
-    stop = stop_on_signals()
+    stop, clock, systemd = stop_on_signals(), SystemClock(), Notifier()
     supervisors: dict[str, Supervisor] = {}
+    rates_hz: dict[str, float] = {}
     with Sender(sockets / AGENT_SOCKET) as sender, Receiver(sockets / RUNTIME_SOCKET) as inbox:
         for pipeline, folder in pipelines(device, base).values():
             supervisors[pipeline.name] = supervisor(
                 pipeline, folder, sinks=lambda: [LinkSink(sender)]
             )
-        service = Service(supervisors, sender.send, inbox, reopen, SystemClock(), frames)
-        return service.run(stop)
+            if pipeline.rate_hz:
+                rates_hz[pipeline.name] = pipeline.rate_hz
+        progress = Progress(systemd, clock, rates_hz)
+        service = Service(supervisors, sender.send, inbox, reopen, clock, frames, progress)
+        try:
+            return service.run(stop)
+        finally:
+            systemd.stopping()
 
 
 def run_agent(device: DeviceConfig, base: Path, sockets: Path) -> int:
