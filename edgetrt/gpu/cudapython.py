@@ -22,8 +22,22 @@ if TYPE_CHECKING:
     from edgetrt.types import Shape
 
 
+class _Contexts(threading.local):
+    """What this thread has pushed, and what is current in the driver."""
+
+    def __init__(self) -> None:
+        self.pushed: list[CudaPythonDevice] = []
+        self.current: CudaPythonDevice | None = None
+
+
+_here = _Contexts()
+
+
 class CudaPythonDevice:
     """A GPU; opening it keeps its primary context alive until `close`.
+
+    The context stays current after the last `pop` of a thread, until the thread takes another: a loop
+    that pushes for every call pays for the first one only, and lets go of the interpreter less often.
 
     Raises:
         CudaError: no driver, no such GPU, or the driver refuses.
@@ -36,7 +50,6 @@ class CudaPythonDevice:
         self._context = call(
             f"opening the context of GPU {ordinal}", cu.cuDevicePrimaryCtxRetain, self._ordinal
         )
-        self._threads = threading.local()
         self._open = True
         self.info = self._describe()
         self.push()
@@ -49,11 +62,26 @@ class CudaPythonDevice:
 
     def push(self) -> None:
         """Make the context current in this thread."""
-        call("taking the GPU's context", self._cu.cuCtxPushCurrent, self._context)
+        self._take()
+        _here.pushed.append(self)
 
     def pop(self) -> None:
-        """Take back the last `push` of this thread."""
-        call("leaving the GPU's context", self._cu.cuCtxPopCurrent)
+        """Take back the last `push` of this thread.
+
+        Raises:
+            CudaError: there was none.
+        """
+        if not _here.pushed:
+            raise cuda_error("leaving the GPU's context", "CUDA_ERROR_INVALID_CONTEXT")
+        _here.pushed.pop()
+        if _here.pushed:
+            _here.pushed[-1]._take()
+
+    def _take(self) -> None:
+        if _here.current is not self:
+            take = self._cu.cuCtxSetCurrent if _here.current else self._cu.cuCtxPushCurrent
+            call("taking the GPU's context", take, self._context)
+            _here.current = self
 
     def memory(self) -> tuple[int, int]:
         """Free and total bytes."""
@@ -105,6 +133,9 @@ class CudaPythonDevice:
         """Let go of the primary context; may be called twice."""
         if self._open:
             self._open = False
+            if _here.current is self:
+                _here.current = None
+                call("leaving the GPU's context", self._cu.cuCtxSetCurrent, 0)
             call("closing the GPU", self._cu.cuDevicePrimaryCtxRelease, self._ordinal)
 
     def _with_memory(self, error: CudaError, what: str) -> CudaError:

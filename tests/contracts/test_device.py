@@ -233,6 +233,22 @@ def test_threads_push_for_themselves(unpushed: Device) -> None:
     assert not failures
 
 
+def test_two_of_them_take_turns_in_a_thread(library: str, unpushed: Device) -> None:
+    names: dict[str, DeviceLibrary] = {"cuda-python": "cuda-python", "pycuda": "pycuda"}
+    other: Device = FakeDevice() if library == "fake" else open_device(names[library])
+    for _ in range(2):
+        unpushed.push()
+        other.push()
+        other.buffer(64).close()
+        other.pop()
+        unpushed.buffer(64).close()
+        unpushed.pop()
+    other.close()
+    unpushed.push()
+    unpushed.buffer(64).close()
+    unpushed.pop()
+
+
 def test_using_it_without_a_context_is_refused(unpushed: Device) -> None:
     answers: list[CudaError] = []
 
