@@ -33,13 +33,17 @@ def demo(
 ) -> None:
     """Find people in a street video and report them over MQTT: broker, agent, runtime, all real."""
     import asyncio
+    import signal
     import tempfile
 
+    from edgetrt import config
     from edgetrt.cli.output import out, print_json
     from edgetrt.demo.performance import Plan, perform
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # or mosquitto would outlive us
+    config.backend(backend)
+    _make(output)
     source, frames = _source(video, frames)
-    output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="edgetrt-") as folder, _broker(broker, folder) as found:
         plan = Plan(
             model=_model(),
@@ -60,6 +64,26 @@ def demo(
         _print(summary, output, out.print)
     if not summary.ok:
         raise typer.Exit(1)
+
+
+def _make(output: Path) -> None:
+    """Make the folder for what the demo leaves behind.
+
+    Raises:
+        SinkError: it cannot be made, or nothing can be written in it.
+    """
+    import tempfile
+
+    from edgetrt.errors import SinkError
+
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=output).close()
+    except OSError as error:
+        raise SinkError(
+            f"{output}: cannot be used as a folder for the video and the picture: {error.strerror}",
+            "Name another one: --output FOLDER.",
+        ) from error
 
 
 def _model() -> Path:
@@ -84,16 +108,16 @@ def _source(video: Path | None, frames: int | None) -> tuple[str, int | None]:
     """Pick the video: the person's own, the street video, or a drawn scene when there is none.
 
     Raises:
-        SourceError: the person's own is not there.
+        SourceError: the person's own is not there, or no video.
     """
     from edgetrt import app
     from edgetrt.cli.output import err
     from edgetrt.demo.video import fetch
     from edgetrt.errors import SourceError
+    from edgetrt.sources.uri import SourceUri
 
     if video is not None:
-        if not video.exists():
-            raise SourceError(f"{video}: no such file", "Check the path given with --video.")
+        app.open_source(SourceUri("file", str(video))).close()
         return str(video.resolve()), frames
     try:
         return str(fetch(app.cache_dir(), err.print)), frames
@@ -164,8 +188,11 @@ def _report(summary: Summary, source: str, output: Path) -> dict[str, Any]:
 
 
 def _print(summary: Summary, output: Path, say: Callable[[str], None]) -> None:
+    from rich.markup import escape
+
     for check in summary.checks:
         mark = "[green]✓[/]" if check.ok else "[red]✗[/]"
-        say(f" {mark} {check.name}: [bold]{check.value}[/]")
-    say(f"\nLook at {output / 'street.mp4'} and {output / 'street.jpg'}.")
-    say("Your own network: edgetrt run MODEL.onnx --source VIDEO --sink video:out.mp4")
+        say(f" {mark} {check.name}: [bold]{escape(check.value)}[/]")
+    if summary.ok:
+        say(f"\nLook at {output / 'street.mp4'} and {output / 'street.jpg'}.")
+        say("Your own network: edgetrt run MODEL.onnx --source VIDEO --sink video:out.mp4")

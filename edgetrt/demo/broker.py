@@ -20,20 +20,23 @@ class Broker:
 
     Args:
         folder: an existing folder for its configuration.
+        program: its name or path.
 
     Raises:
         TransportError: mosquitto is not installed, or does not start.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, program: str = "mosquitto") -> None:
         self._folder = folder
+        self._program = program
+        self._log = folder / "mosquitto.log"
         self.port = 0
 
     def __enter__(self) -> Broker:
-        program = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:{SBIN}")
+        program = shutil.which(self._program, path=f"{os.environ.get('PATH', '')}:{SBIN}")
         if program is None:
             raise TransportError(
-                "mosquitto is not installed",
+                f"{self._program} is not installed",
                 "Install it (`sudo apt-get install mosquitto`), or name a broker: --broker HOST:PORT.",
             )
         self.port = _free_port()
@@ -43,19 +46,20 @@ class Broker:
             "max_queued_messages 100000\n"
         )
         self._folder.chmod(0o755)  # started by root, mosquitto reads its file as user mosquitto
-        self._process = subprocess.Popen(
-            [program, "-c", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-        )
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [program, "-c", str(config)], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
         self._wait()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._process.terminate()
         try:
-            self._process.communicate(timeout=5)
+            self._process.wait(timeout=5)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.communicate()
+            self._process.wait()
 
     def _wait(self, seconds: float = 10.0) -> None:
         deadline = time.monotonic() + seconds
@@ -65,7 +69,8 @@ class Broker:
                     return
             time.sleep(0.02)
         self._process.kill()
-        said = self._process.communicate()[1].decode(errors="replace").strip().splitlines()
+        self._process.wait()
+        said = self._log.read_text(errors="replace").strip().splitlines()
         raise TransportError(f"mosquitto does not start: {said[-1] if said else 'no reason given'}")
 
 

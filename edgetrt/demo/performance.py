@@ -25,6 +25,9 @@ DEVICE, PIPELINE = "demo", "street"
 ONLINE_S, SETTLE_S = 20.0, 15.0
 """How long the agent may take to appear, and the last messages to arrive."""
 
+TRIES = 3
+"""Failed starts of the pipeline after which the demo is over."""
+
 Watch = Callable[[Observer], None]
 
 
@@ -93,7 +96,8 @@ async def perform(plan: Plan, watch: Watch) -> Summary:
             await _until(lambda: seen.online is True, ONLINE_S, "the agent does not appear")
             children.start("runtime")
             await _follow(children, seen, watch, plan.limit_s)
-            await _until(lambda: _settled(seen), SETTLE_S, "")
+            if children.status("runtime") == 0:  # else nothing more is to come
+                await _until(lambda: _settled(seen), SETTLE_S, "")
             children.stop("agent")
             await _until(lambda: seen.online is False, SETTLE_S, "")
         finally:
@@ -128,9 +132,15 @@ async def _subscriber(broker: BrokerConfig) -> AsyncIterator[Observer]:
 
 
 async def _follow(children: Children, seen: Observer, watch: Watch, limit_s: float) -> None:
-    """Watch until the runtime has come to its end."""
+    """Watch until the runtime has come to its end.
+
+    Raises:
+        EdgetrtError: the pipeline does not start, or is not over in time.
+    """
     deadline = time.monotonic() + limit_s
     while children.state("runtime") == "active":
+        if (error := stuck(seen)) is not None:
+            raise EdgetrtError(f"the pipeline does not start: {error}", "See its messages above.")
         if time.monotonic() > deadline:
             raise EdgetrtError(
                 f"the demo is not over after {limit_s:.0f} s, with {seen.results} results received",
@@ -149,6 +159,14 @@ async def _until(condition: Callable[[], bool], seconds: float, complaint: str) 
                 raise EdgetrtError(f"{complaint} within {seconds:.0f} s", "See its messages above.")
             return
         await asyncio.sleep(0.05)
+
+
+def stuck(seen: Observer) -> str | None:
+    """Why the pipeline has not given a single result after several starts; None while it may yet."""
+    report = seen.health.pipelines[0] if seen.health and seen.health.pipelines else None
+    if report is None or report.counters.done or report.counters.restarts < TRIES:
+        return None
+    return report.error
 
 
 def _settled(seen: Observer) -> bool:

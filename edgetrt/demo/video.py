@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,8 +30,18 @@ def fetch(cache: Path, say: Callable[[str], None]) -> Path:
     """Give the video from the cache, or get it through the system's package tool.
 
     Raises:
-        SourceError: no package tool, no network, or other bytes than expected.
+        SourceError: no package tool, no network, no room, or other bytes than expected.
     """
+    try:
+        return _cached(cache, say)
+    except OSError as error:
+        raise SourceError(
+            f"the street video cannot be kept in {cache}: {error.strerror or error}",
+            "Make room there or set XDG_CACHE_HOME; or name a video of your own: --video PATH.",
+        ) from error
+
+
+def _cached(cache: Path, say: Callable[[str], None]) -> Path:
     video = cache / NAME
     if video.exists() and _digest(video) == SHA256:
         return video
@@ -85,21 +96,32 @@ def _apt(*arguments: str, folder: Path) -> str:
 def _extract(package: Path, target: Path) -> Path:
     """Take the video out of a package file, which may hold it compressed."""
     command = ["dpkg-deb", "--fsys-tarfile", str(package)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-        with tarfile.open(fileobj=process.stdout, mode="r|") as archive:
-            for member in archive:
-                if member.isfile() and Path(member.name).name in (NAME, f"{NAME}.gz"):
-                    content = archive.extractfile(member)
-                    if content is not None:
-                        data = content.read()
-                        target.write_bytes(
-                            gzip.decompress(data) if member.name.endswith(".gz") else data
-                        )
-                        break
-        process.terminate()
-    if not target.exists():
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        try:
+            with tarfile.open(fileobj=process.stdout, mode="r|") as archive:
+                data = _member(archive)
+        except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
+            raise SourceError(
+                f"package {package.name} is damaged: {error}",
+                "Fetch it again, or use --video PATH.",
+            ) from error
+        finally:
+            process.terminate()
+    if data is None:
         raise SourceError(f"package {package.name} holds no {NAME}", "Use --video PATH.")
+    target.write_bytes(data)
     return target
+
+
+def _member(archive: tarfile.TarFile) -> bytes | None:
+    """Find the video, compressed or not."""
+    for member in archive:
+        if member.isfile() and Path(member.name).name in (NAME, f"{NAME}.gz"):
+            content = archive.extractfile(member)
+            if content is not None:
+                data = content.read()
+                return gzip.decompress(data) if member.name.endswith(".gz") else data
+    return None
 
 
 def _digest(path: Path) -> str:
