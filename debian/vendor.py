@@ -1,0 +1,228 @@
+"""The vendor folder of the package: pinned wheels, fetched by platform tag, side by side for every Python.
+
+    vendor.py lock             write vendor.lock from vendor.in: the hash of every wheel
+    vendor.py fill ARCH FOLDER SBOM   fetch, check and unpack the wheels for ARCH
+
+One folder serves several Pythons, because compiled modules carry the ABI in their names
+(`_core.cpython-310-aarch64-linux-gnu.so`) and everything else is the same file in each wheel of a
+version. Where it is not, `fill` stops.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import uuid
+import zipfile
+from email.parser import HeaderParser
+from pathlib import Path
+
+HERE = Path(__file__).parent
+LOCK = HERE / "vendor.lock"
+PYTHONS = {"arm64": ("310", "312", "313"), "amd64": ("310", "311", "312", "313")}
+"""Ubuntu 22.04 and 24.04 with JetPack 6 and 7, Debian 13; Debian 12 where no Jetson is."""
+
+MACHINES = {"arm64": "aarch64", "amd64": "x86_64"}
+GLIBC = ("2_17", "2_24", "2_26", "2_27", "2_28", "2_31", "2_34", "2_35")
+"""What Ubuntu 22.04's C library (2.35) can load."""
+
+LEFT_OUT = (
+    "onnx/backend/test/data/*",
+    "onnx/backend/test/case/*",
+    "onnx/test/*",
+    "onnx/bin/*",
+    # The extension has the library linked in; this copy is for C programs.
+    "onnxruntime/capi/libonnxruntime.so*",
+    "onnxruntime/transformers/*",
+    "onnxruntime/tools/mobile_helpers/*",
+    "onnxruntime/tools/qdq_helpers/*",
+    "onnxruntime/datasets/*",
+    "sympy/*/tests/*",
+    "sympy/*/*/tests/*",
+    "sympy/*/*/*/tests/*",
+    "mpmath/tests/*",
+    "sympy/benchmarks/*",
+    "av/include/*",
+    "*.pxd",
+    "*.pyx",
+    "*.pyi",
+    "*.h",
+    "*.cc",
+    "*.cpp",
+    "*.hpp",
+    "*.in.proto",
+    "*.dist-info/RECORD",
+    "*.dist-info/WHEEL",
+    "*.dist-info/INSTALLER",
+    "*.dist-info/entry_points.txt",
+    "*.dist-info/top_level.txt",
+    "*.dist-info/zip-safe",
+    "*.data/*",
+)
+"""Tests, sources and what only pip reads, as paths in a wheel."""
+
+
+def pins() -> list[str]:
+    """`name==version` of everything, in the order of vendor.in."""
+    lines = (line.split("#")[0].strip() for line in (HERE / "vendor.in").read_text().splitlines())
+    return [line for line in lines if line]
+
+
+def download(arch: str, python: str, to: Path, requirements: list[str]) -> None:
+    """Fetch the wheels for one machine and Python; pip checks the hashes where there are any."""
+    platforms = [f"--platform=manylinux_{glibc}_{MACHINES[arch]}" for glibc in GLIBC]
+    platforms += [f"--platform=manylinux2014_{MACHINES[arch]}"]
+    # cp39 and cp310 for modules of the stable ABI: the same file then serves every Python.
+    abis = [f"--abi={abi}" for abi in (f"cp{python}", "abi3", "none")]
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-input"]
+    command += ["--disable-pip-version-check", "--only-binary=:all:", "--dest", str(to)]
+    command += [*platforms, "--implementation=cp", f"--python-version={python}", *abis]
+    subprocess.run([*command, *requirements], check=True)
+
+
+def stable_abi(wheel: Path) -> bool:
+    """Whether one file serves all Pythons from some version on."""
+    return "-abi3-" in wheel.name
+
+
+def lock() -> None:
+    """Write the hash of every wheel that some Python on some machine needs."""
+    hashes: dict[str, set[str]] = {pin: set() for pin in pins()}
+    for arch, pythons in PYTHONS.items():
+        for python in pythons:
+            with tempfile.TemporaryDirectory() as folder:
+                download(arch, python, Path(folder), pins())
+                for wheel in Path(folder).glob("*.whl"):
+                    if stable_abi(wheel) and python != pythons[0]:
+                        continue
+                    name, version = wheel.name.split("-")[:2]
+                    pin = f"{name.lower().replace('_', '-')}=={version}"
+                    hashes[pin].add(hashlib.sha256(wheel.read_bytes()).hexdigest())
+    lines = ["# Written by `scripts/build-deb --lock` from vendor.in."]
+    for pin, found in hashes.items():
+        lines.append(
+            " \\\n".join([pin, *(f"    --hash=sha256:{digest}" for digest in sorted(found))])
+        )
+    LOCK.write_text("\n".join(lines) + "\n")
+
+
+def fill(arch: str, folder: Path, sbom: Path) -> None:
+    """Unpack every wheel for `arch` into `folder` and write what they are."""
+    parts: dict[str, dict[str, object]] = {}
+    for index, python in enumerate(PYTHONS[arch]):
+        with tempfile.TemporaryDirectory() as downloads:
+            if index == 0:
+                download(arch, python, Path(downloads), ["--require-hashes", "-r", str(LOCK)])
+            else:  # the pure and the stable ones are there by now
+                download(arch, python, Path(downloads), compiled(parts))
+            for wheel in sorted(Path(downloads).glob("*.whl")):
+                unpack(wheel, folder)
+                note(wheel, parts)
+    sbom.write_text(json.dumps(bill(arch, parts), indent=1, sort_keys=True) + "\n")
+
+
+def compiled(parts: dict[str, dict[str, object]]) -> list[str]:
+    """pip's arguments for what has a wheel per Python, hashes included."""
+    wanted = {name for name, part in parts.items() if part["per-python"]}
+    entries = re.split(r"\n(?=\S)", LOCK.read_text())
+    chosen = [entry for entry in entries if entry.split("==")[0] in wanted]
+    file = Path(tempfile.mkdtemp(), "compiled.lock")
+    file.write_text("\n".join(chosen) + "\n")
+    return ["--require-hashes", "-r", str(file)]
+
+
+def unpack(wheel: Path, folder: Path) -> None:
+    """Put a wheel's files beside those that are there; a file that differs is refused."""
+    with zipfile.ZipFile(wheel) as archive:
+        for info in archive.infolist():
+            if info.is_dir() or any(
+                Path(info.filename).match(p) or _under(info.filename, p) for p in LEFT_OUT
+            ):
+                continue
+            target = folder / info.filename
+            data = archive.read(info)
+            if target.exists() and target.read_bytes() != data:
+                if ".dist-info/" in info.filename:
+                    continue
+                sys.exit(f"vendor: {info.filename} of {wheel.name} differs from another Python's")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(data)
+            target.chmod(0o644)
+
+
+def _under(name: str, pattern: str) -> bool:
+    """Whether `pattern` names a folder (`a/b/*`) that `name` lies somewhere below."""
+    if not pattern.endswith("/*"):
+        return False
+    depth = pattern.count("/")
+    head = "/".join(name.split("/")[:depth])
+    return name.count("/") >= depth and Path(head).match(pattern[:-2])
+
+
+def note(wheel: Path, parts: dict[str, dict[str, object]]) -> None:
+    """Remember name, version, licence and hash of a wheel."""
+    with zipfile.ZipFile(wheel) as archive:
+        path = next(n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
+        about = HeaderParser().parsestr(archive.read(path).decode())
+    name = re.sub(r"[-_.]+", "-", about["Name"]).lower()
+    part = parts.setdefault(
+        name,
+        {
+            "version": about["Version"],
+            "licence": about["License-Expression"] or _licence(about.get_all("Classifier") or []),
+            "summary": about["Summary"],
+            "hashes": [],
+            "per-python": not stable_abi(wheel) and "-none-any" not in wheel.name,
+        },
+    )
+    hashes = part["hashes"]
+    assert isinstance(hashes, list)
+    hashes.append(hashlib.sha256(wheel.read_bytes()).hexdigest())
+
+
+def _licence(classifiers: list[str]) -> str:
+    found = [c.split(" :: ")[-1] for c in classifiers if c.startswith("License ::")]
+    return " AND ".join(found) or "see its dist-info"
+
+
+def bill(arch: str, parts: dict[str, dict[str, object]]) -> dict[str, object]:
+    """The parts as CycloneDX 1.5; the same parts give the same bytes."""
+    seed = json.dumps(parts, sort_keys=True) + arch
+    components = [
+        {
+            "type": "library",
+            "bom-ref": f"pkg:pypi/{name}@{part['version']}",
+            "purl": f"pkg:pypi/{name}@{part['version']}",
+            "name": name,
+            "version": part["version"],
+            "description": part["summary"] or "",
+            "licenses": [{"license": {"name": part["licence"]}}],
+            # One wheel per Python; CycloneDX holds one hash per algorithm and component.
+            "properties": [
+                {"name": "edgetrt:wheel-sha256", "value": digest}
+                for digest in part["hashes"]  # type: ignore[attr-defined]
+            ],
+        }
+        for name, part in sorted(parts.items())
+    ]
+    return {
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.5",
+        "serialNumber": f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, seed)}",
+        "version": 1,
+        "metadata": {"component": {"type": "application", "name": "edgetrt"}},
+        "components": components,
+    }
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["lock"]:
+        lock()
+    elif len(sys.argv) == 5 and sys.argv[1] == "fill" and sys.argv[2] in PYTHONS:
+        fill(sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4]))
+    else:
+        sys.exit(__doc__)
