@@ -184,6 +184,22 @@ class MetricsConfig(Struct, frozen=True):
     port: Annotated[int, msgspec.Meta(ge=1, le=65535)] | None = None
 
 
+class UpdateConfig(Struct, frozen=True):
+    """Where releases come from. Without a repository they come in bundles only.
+
+    `repository` is the address of its `public` folder, `mirrors` those of others with the same files.
+    `root` is the first root metadata, which the device trusts from the start. `allow_http` takes plain
+    http from other machines; `trust_clock` takes the clock's word where there is no time source.
+    """
+
+    root: str
+    repository: str | None = None
+    mirrors: tuple[str, ...] = ()
+    ca_file: str | None = None
+    allow_http: bool = False
+    trust_clock: bool = False
+
+
 class DeviceConfig(Struct, frozen=True):
     """`agent.yaml`: this device. `pipelines` is a folder of pipeline files or a list of files."""
 
@@ -193,6 +209,7 @@ class DeviceConfig(Struct, frozen=True):
     outbox: OutboxConfig = OutboxConfig()
     health: HealthConfig = HealthConfig()
     metrics: MetricsConfig = MetricsConfig()
+    update: UpdateConfig | None = None
     pipelines: tuple[str, ...] = ("pipelines.d",)
 
 

@@ -30,7 +30,6 @@ MOST_LINES = 300
 LATER = {
     errors.PowerModeError: "power modes",
     errors.BoardError: "power modes",
-    errors.ProveError: "updates",
     errors.FleetError: "the fleet",
 }
 """Errors whose raisers are still to come, and the part that brings them."""

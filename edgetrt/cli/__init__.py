@@ -22,10 +22,12 @@ from edgetrt.cli import (
     doctor,
     engines,
     inspect,
+    release,
     rollback,
     run,
     runtime,
     up,
+    update,
     verify,
 )
 from edgetrt.cli.output import err, print_error
@@ -55,6 +57,8 @@ for command in (
 ):
     app.command()(command)
 app.add_typer(engines.app, name="engines")
+app.add_typer(release.app, name="release")
+app.add_typer(update.app, name="update")
 
 
 def _version(wanted: bool) -> None:

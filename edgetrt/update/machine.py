@@ -105,7 +105,7 @@ class Machine:
         Returns:
             After how many seconds to come again; None when there is nothing to do.
         """
-        memory = self._obey(self._store.load())
+        memory = self.obey()
         record = memory.record
         if record is None or record.code is not None:
             return self._next(memory)
@@ -207,9 +207,9 @@ class Machine:
         self._save(transition.canceled(memory, record, "superseded", told, self._ports.now_s()))
         return True
 
-    def _obey(self, memory: Memory) -> Memory:
+    def obey(self) -> Memory:
         """Do what a person asked for on the device, as far as it can be done now."""
-        asked = self._requests.pending()
+        memory, asked = self._store.load(), self._requests.pending()
         record = memory.record
         if asked is None:
             return memory

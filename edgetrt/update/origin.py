@@ -137,9 +137,9 @@ def bundle_files(path: Path, folder: str) -> dict[str, bytes]:
     Raises:
         UpdateError: not a bundle.
     """
-    found = {}
+    found, index = {}, _index(path)
     with path.open("rb") as file:
-        for name, (start, size) in _index(path).items():
+        for name, (start, size) in index.items():
             if name.startswith(f"{folder}/") and size <= 1 << 20:
                 file.seek(start)
                 found[name.partition("/")[2]] = file.read(size)

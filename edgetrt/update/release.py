@@ -53,7 +53,7 @@ class Needs(Struct, frozen=True):
 
     boards: tuple[Name, ...] = ()
     tensorrt_min: Digits | None = None
-    jetpack_min: Digits | None = None
+    l4t_min: Digits | None = None
     memory_mb: Positive | None = None
 
 
@@ -121,7 +121,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
 
     board: str | None = None
     tensorrt: str | None = None
-    jetpack: str | None = None
+    l4t: str | None = None
     memory_mb: float | None = None
 
 
@@ -135,13 +135,13 @@ def require(needs: Needs, host: Host, what: str) -> None:
     """Refuse a release that is not for this device.
 
     Raises:
-        IncompatibleError: another board, an older TensorRT or JetPack, or too little memory.
+        IncompatibleError: another board, an older TensorRT or Jetson Linux, or too little memory.
     """
     if needs.boards and host.board not in needs.boards:
         raise _incompatible(what, "board", " or ".join(needs.boards), host.board)
     for name, least, have in (
         ("TensorRT", needs.tensorrt_min, host.tensorrt),
-        ("JetPack", needs.jetpack_min, host.jetpack),
+        ("Jetson Linux", needs.l4t_min, host.l4t),
     ):
         if least is not None and (have is None or numbers(have) < numbers(least)):
             raise _incompatible(what, name, f"at least {least}", have)

@@ -131,7 +131,7 @@ class Trust:
     def _changing(self) -> Iterator[Path]:
         """A copy of what is trusted; kept even when the attempt fails, as TUF wants it, but whole."""
         link = self._folder / "current"
-        old = link.resolve() if link.exists() else None
+        old = self._folder / link.readlink().name if link.exists() else None
         number = 1 + int(old.name) if old else 1
         for stale in self._folder.glob("[0-9]*"):
             if stale != old:
@@ -148,8 +148,8 @@ class Trust:
             if old is None or _content(new) != _content(old):
                 durable.flush_tree(new)
                 durable.link(link, new.name)
-            if old is not None and link.resolve() != old:
-                durable.remove(old)
+                if old is not None:
+                    durable.remove(old)
 
     def _signed_at(self, now: datetime) -> list[datetime]:
         """When the repository says that it signed; our own clock must agree that it still holds."""

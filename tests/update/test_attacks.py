@@ -17,6 +17,7 @@ from edgetrt.errors import ConfigError, TrustError, UpdateError
 from edgetrt.update import keys
 from edgetrt.update.clock import BUILT
 from edgetrt.update.desired import KEYS_TARGET
+from edgetrt.update.origin import Origin
 from edgetrt.update.release import Host
 from edgetrt.update.states import Code, State
 from tests.update.device import Clock, Device, Site, from_web, offer, serving
@@ -159,7 +160,7 @@ def unsigned(world: World) -> bytes:
     return envelope
 
 
-def _origins(world: World) -> tuple[object, object]:
+def _origins(world: World) -> tuple[Origin, Origin]:
     sources = from_web(world.url)
     return sources.metadata, sources.targets[0]
 
@@ -335,6 +336,17 @@ def test_the_clock_cannot_go_back_behind_what_metadata_told(world: World) -> Non
         world.device(early).trust.now()
 
     assert held.value.code == "clock"
+
+
+def test_metadata_is_kept_in_a_folder_named_from_where_one_is(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(world.folder.parent)
+    root = world.site.repository.first_root()
+    for generation in (6, 7):
+        device = Device(Path(world.folder.name), root, from_web(world.url), host=world.host)
+        device.machine.offer(offer(world.site.assign("releases/street-1.tar", generation)))
+        assert device.settle().code is Code.SUCCEEDED
 
 
 def test_a_version_names_one_content(world: World) -> None:

@@ -1,0 +1,319 @@
+"""`edgetrt update`: what this device was told to install, how far that is, and a person's word on it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from edgetrt.cli.output import err, out, print_json
+from edgetrt.cli.runtime import DEFAULT_CONFIG
+from edgetrt.errors import ConfigError, UpdateError
+
+if TYPE_CHECKING:
+    from edgetrt.update.local import Local
+    from edgetrt.update.record import Memory, Record
+    from edgetrt.update.release import Host
+    from edgetrt.update.requests import Request
+
+app = typer.Typer(help="Take releases, look at them, take them back.", no_args_is_help=True)
+
+FolderOption = Annotated[
+    Path | None, typer.Option("--folder", help="Folder of updates; default: this device's.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command("table")
+def table(json: JsonOption = False) -> None:
+    """Print the table that every update follows."""
+    from edgetrt.update.states import MOST_STORES, TABLE
+
+    ways = ("then", "refused", "failed", "late")
+    rows = [
+        {
+            "state": row.state.value,
+            "does": row.does,
+            **{way: getattr(row, way).value for way in ways},
+            "deadline_s": row.deadline_s,
+            "cancel": row.cancel,
+        }
+        for row in TABLE
+    ]
+    if json:
+        print_json({"rows": rows, "most_stores": MOST_STORES})
+        return
+    from rich.table import Column, Table
+
+    heads = ("state", *ways, "within", "cancel")
+    shown = Table(*(Column(head, no_wrap=True) for head in heads), box=None, pad_edge=False)
+    for row in rows:
+        to = ["again" if row[way] == row["state"] else row[way] for way in ways]
+        shown.add_row(row["state"], *to, _span(row["deadline_s"]), "yes" if row["cancel"] else "no")
+    out.print(shown)
+    out.print()
+    for row in rows:
+        out.print(f"{row['state']:9} {row['does']}", soft_wrap=True, highlight=False)
+
+
+@app.command("status")
+def status(folder: FolderOption = None, json: JsonOption = False) -> None:
+    """Say which release serves, and how far an update is."""
+    where = _folder(folder)
+    memory, serving = _memory(where), _serving(where)
+    if json:
+        print_json({"serving": serving, "previous": memory.previous, "update": memory.record})
+        return
+    out.print(f"serves: {_name(memory, serving)}", highlight=False)
+    if memory.previous:
+        out.print(f"before: {_name(memory, memory.previous)}", highlight=False)
+    if memory.record is not None:
+        out.print(f"update: {_line(memory.record)}", soft_wrap=True, highlight=False)
+
+
+@app.command("show")
+def show(
+    folder: FolderOption = None,
+    history: Annotated[bool, typer.Option("--history", help="Those before as well.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Tell all about the last update: what was checked, what was found, the last log lines."""
+    memory = _memory(_folder(folder))
+    records = [*([memory.record] if memory.record else []), *(memory.history if history else ())]
+    if json:
+        print_json({"updates": records})
+        return
+    if not records:
+        out.print("No update was ever asked for.")
+    for record in records:
+        _print(record)
+
+
+@app.command("import")
+def import_(
+    bundle: Annotated[Path, typer.Argument(help="A bundle, as street.edgetrt.")],
+    config: Annotated[Path, typer.Option(help="The device's agent.yaml.")] = DEFAULT_CONFIG,
+    folder: FolderOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Take a release from a file, with the checks of one from the network; the agent goes on from there."""
+    from edgetrt.update.bundle import offer
+    from edgetrt.update.record import alone
+
+    where = _folder(folder)
+    with alone(where) as mine:
+        if not mine:
+            raise UpdateError(
+                f"{where}: another process works on updates", "Stop the agent first.", "busy"
+            )
+        local = _local(config, where)
+        answer = local.machine().offer(offer(bundle, local.device))
+        if answer.answer == "older":
+            raise UpdateError(f"{bundle}: {answer.detail}", "Assign it again.", "older")
+        record = _stage(local)
+    if json:
+        print_json({"update": record})
+    else:
+        out.print(_line(record), soft_wrap=True, highlight=False)
+    if record.code is not None and record.code.value not in ("SUCCEEDED", "ROLLED_BACK"):
+        raise UpdateError(f"{bundle}: {record.detail}", record.hint, record.reason)
+
+
+@app.command("abort")
+def abort(folder: FolderOption = None, json: JsonOption = False) -> None:
+    """Call the update off, as long as nothing was switched."""
+    from edgetrt.update.requests import Request
+    from edgetrt.update.states import ROWS
+
+    where = _folder(folder)
+    record = _memory(where).record
+    if record is None or record.code is not None:
+        raise UpdateError("no update is on its way", "See `edgetrt update status`.", "nothing")
+    if not ROWS[record.state].cancel:
+        raise UpdateError(
+            f"REJECTED: the update is in {record.state.value}, the switch has begun",
+            "Let it end; then `edgetrt update rollback` takes it back.",
+            "too-late",
+        )
+    _ask(where, Request(what="abort", digest=record.digest), json)
+
+
+@app.command("rollback")
+def rollback(folder: FolderOption = None, json: JsonOption = False) -> None:
+    """Take the release that serves back to the one before."""
+    from edgetrt.update.requests import Request
+
+    where = _folder(folder)
+    memory = _memory(where)
+    if memory.record is not None and memory.record.code is None:
+        raise UpdateError(
+            f"an update is in {memory.record.state.value}", "Abort it, or let it end.", "busy"
+        )
+    if not memory.previous:
+        raise UpdateError(
+            "there is no release before the one that serves", "Assign another.", "nothing"
+        )
+    _ask(where, Request(what="rollback", digest=_serving(where)), json)
+
+
+@app.command("confirm")
+def confirm(folder: FolderOption = None) -> None:
+    """Give the word that an update waits for, when its assignment asks for one."""
+    from edgetrt.update import durable
+    from edgetrt.update.gate import CONSENT
+
+    where = _folder(folder)
+    record = _memory(where).record
+    if record is None or record.code is not None or not record.policy.ask:
+        raise UpdateError("no update waits for a person", "See `edgetrt update status`.", "nothing")
+    durable.replace(where / CONSENT, record.digest.encode("ascii"))
+    out.print(f"{record.target} may go on.", highlight=False)
+
+
+def _span(seconds: float) -> str:
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:g} {unit}"
+    return f"{seconds:g} s"
+
+
+def _folder(folder: Path | None) -> Path:
+    from edgetrt.app.places import state_dir
+
+    return folder or state_dir() / "update"
+
+
+def _memory(folder: Path) -> Memory:
+    from edgetrt.update.record import FileStore
+
+    return FileStore(folder).load()
+
+
+def _serving(folder: Path) -> str:
+    link = folder / "current"
+    return link.readlink().name if link.is_symlink() else ""
+
+
+def _local(config: Path, folder: Path) -> Local:
+    from edgetrt import document
+    from edgetrt.agent.identity import identify
+    from edgetrt.config import DeviceConfig
+    from edgetrt.update.local import assemble
+
+    settings = document.load(config, DeviceConfig)
+    if settings.update is None:
+        raise ConfigError(
+            f"{config}: no `update` section: this device trusts no repository",
+            "Set update.root to the repository's first root metadata.",
+        )
+    return assemble(
+        identify(settings, 0).device, _host(), settings.update, config, folder, _progress
+    )
+
+
+def _host() -> Host:
+    """What this device is; a release for any device needs none of it."""
+    import contextlib
+    from importlib.metadata import PackageNotFoundError, version
+
+    from edgetrt.boards import generic, jetson
+    from edgetrt.model.targets import target_of
+    from edgetrt.update.release import Host
+
+    board = jetson.identify()
+    memory = generic.memory_bytes(Path("/"))
+    tensorrt = None
+    with contextlib.suppress(PackageNotFoundError):
+        tensorrt = version("tensorrt")
+    return Host(
+        board=target_of(board.part_number) if board else None,
+        l4t=board.l4t if board else None,
+        tensorrt=tensorrt,
+        memory_mb=memory / 1e6 if memory else None,
+    )
+
+
+def _stage(local: Local) -> Record:
+    """Go as far as nothing that serves is touched."""
+    from edgetrt.update.states import State
+
+    machine = local.machine()
+    while True:
+        record = local.store.load().record
+        if record is None:
+            raise UpdateError("no update was begun", "Import it again.", "nothing")
+        if record.code is not None or record.state not in (State.VERIFY, State.FETCH, State.STAGE):
+            return record
+        if machine.step():
+            held = local.store.load().record
+            raise UpdateError(
+                f"{record.state.value}: {held.held if held else 'held'}",
+                "Import it again when that is over, or `edgetrt update abort`.",
+                "held",
+            )
+
+
+def _ask(folder: Path, request: Request, json: bool) -> None:
+    """Leave the wish; do it here when nobody is at work and it needs no engines."""
+    from edgetrt.update.machine import Machine, Ports
+    from edgetrt.update.record import FileStore, alone
+    from edgetrt.update.requests import Requests
+
+    requests = Requests(folder)
+    requests.ask(request)
+    with alone(folder) as mine:
+        if mine and request.what == "abort":
+            ports = Ports("", _nobody, time.time)
+            Machine(FileStore(folder), {}, requests, ports).obey()
+    if json:
+        print_json({"asked": request.what, "done": requests.pending() is None})
+    elif requests.pending() is None:
+        out.print("Done.")
+    else:
+        out.print("Asked for; the agent does it as soon as it runs.")
+
+
+def _nobody(*_: object) -> Any:
+    raise UpdateError("nothing is verified here")
+
+
+def _progress(here: int, whole: int) -> None:
+    if here == whole:
+        err.print(f"{whole / 1e6:.1f} MB read and verified")
+
+
+def _name(memory: Memory, digest: str) -> str:
+    from edgetrt.update.transition import of
+
+    if not digest:
+        return "no release"
+    record = of(memory, digest)
+    return f"{record.target} ({digest[:12]})" if record else digest[:12]
+
+
+def _line(record: Record) -> str:
+    what = record.target or f"sha256 {record.digest[:12]}"
+    at = record.code.value if record.code else record.state.value
+    why = record.detail if record.code else record.held
+    return f"{what}, generation {record.generation}: {at}{f' – {why}' if why else ''}"
+
+
+def _print(record: Record) -> None:
+    begun = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.begun_at))
+    out.print(f"[bold]{escape(_line(record))}[/bold]", soft_wrap=True, highlight=False)
+    out.print(f"  asked for {begun}, in {record.state.value}, stored {record.stores} times")
+    if record.reason:
+        out.print(f"  reason: {record.reason}", highlight=False)
+    if record.hint:
+        out.print(f"  hint: {escape(record.hint)}", soft_wrap=True, highlight=False)
+    if record.verdict is None:
+        return
+    for check in record.verdict.checks:
+        sign = "[green]ok[/green]" if check.ok else "[red]no[/red]"
+        told = escape(f"{check.name}: {check.value}, limit {check.limit}")
+        out.print(f"  {sign} {told}", highlight=False)
+    for line in record.verdict.log:
+        out.print(f"  | {escape(line)}", soft_wrap=True, highlight=False)

@@ -1,0 +1,106 @@
+"""The updates of this device, put together from its settings; what runs engines comes from elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgetrt.config import UpdateConfig
+from edgetrt.document import beside
+from edgetrt.errors import ConfigError
+from edgetrt.update.clock import SystemWallClock
+from edgetrt.update.fetch import Progress
+from edgetrt.update.layout import Layout
+from edgetrt.update.machine import Machine, Ports
+from edgetrt.update.record import FileStore, Record
+from edgetrt.update.release import Host
+from edgetrt.update.requests import Requests
+from edgetrt.update.states import State
+from edgetrt.update.steps import Sources, Step, Verifying
+from edgetrt.update.trust import Trust
+from edgetrt.update.web import WebOrigin
+
+
+@dataclass(frozen=True)
+class Local:
+    """What every user of this device's updates needs.
+
+    Attributes:
+        device: its name.
+        layout: where releases lie.
+        store: where the state of updates is kept.
+        requests: what people ask for.
+        verifying: the steps that touch nothing that serves.
+    """
+
+    device: str
+    layout: Layout
+    store: FileStore
+    requests: Requests
+    verifying: Verifying
+
+    def machine(
+        self,
+        more: Mapping[State, Step] | None = None,
+        tell: Callable[[Record], None] = lambda _: None,
+    ) -> Machine:
+        """The machine; without `more` it goes as far as STAGE."""
+        ports = Ports(self.device, self.verifying.known_signer, time.time, tell)
+        steps = {**self.verifying.steps(), **(more or {})}
+        return Machine(self.store, steps, self.requests, ports)
+
+
+def assemble(
+    device: str,
+    host: Host,
+    config: UpdateConfig,
+    path: Path,
+    folder: Path,
+    progress: Progress = lambda *_: None,
+) -> Local:
+    """Put them together.
+
+    Args:
+        device: name of this device.
+        host: what it is.
+        config: its settings.
+        path: the file they come from; paths in them are relative to it.
+        folder: of updates.
+        progress: is told of downloads.
+
+    Raises:
+        ConfigError: the first root metadata is missing, or an address is none.
+    """
+    layout = Layout(folder)
+    trust = Trust(
+        layout.trust, _root(beside(path, config.root)), SystemWallClock(config.trust_clock)
+    )
+    verifying = Verifying(device, host, layout, trust, _sources(config, path), progress)
+    return Local(device, layout, FileStore(folder), Requests(folder), verifying)
+
+
+def _root(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: the first root metadata cannot be read: {error.strerror}",
+            "Copy the repository's public/metadata/1.root.json there: the device trusts what it says.",
+        ) from error
+
+
+def _sources(config: UpdateConfig, path: Path) -> Sources | None:
+    if config.repository is None:
+        return None
+    ca_file = None if config.ca_file is None else beside(path, config.ca_file)
+
+    def origin(base: str, folder: str) -> WebOrigin:
+        url = f"{base.rstrip('/')}/{folder}"
+        return WebOrigin(url, allow_http=config.allow_http, ca_file=ca_file)
+
+    bases = (config.repository, *config.mirrors)
+    return Sources(
+        origin(config.repository, "metadata"), tuple(origin(base, "targets") for base in bases)
+    )
