@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -12,8 +13,8 @@ from edgetrt.cli.runtime import DEFAULT_CONFIG
 
 RESTART_S = 2.0
 
-FINAL = (0, 1, 65, 78)
-"""Exit codes of the runtime that another start would only repeat: all over, or a mistake to mend."""
+FINAL = {"agent": (77, 78), "runtime": (0, 1, 65, 78)}
+"""Exit codes that another start would only repeat: all over, or a mistake to mend."""
 
 
 def up(
@@ -26,6 +27,7 @@ def up(
     from edgetrt.config import DeviceConfig
 
     document.load(config, DeviceConfig)  # a mistake is told once, not by two children
+    err.print("agent and runtime are starting; Ctrl-C ends both", style="dim")
     stop = app.stop_on_signals()
     with tempfile.TemporaryDirectory(prefix="edgetrt-") as sockets:
         options = ["--config", str(config), "--run-dir", sockets]
@@ -34,12 +36,22 @@ def up(
             for unit in ("agent", "runtime"):
                 children.start(unit)
             while not stop.wait(0.2):
-                status = children.status("runtime")
-                if status in FINAL:
-                    raise typer.Exit(status)
-                for unit in ("agent", "runtime"):
-                    if children.state(unit) != "active" and not stop.wait(RESTART_S):
-                        err.print(f"{unit} ended with {children.status(unit)}; starting it again")
+                for unit, final in FINAL.items():
+                    status = children.status(unit)
+                    if status in final:
+                        raise typer.Exit(status)
+                    if status is not None and not stop.wait(RESTART_S):
+                        err.print(f"{unit} {how_it_ended(status)}; starting it again")
                         children.start(unit)
         finally:
             children.close()
+
+
+def how_it_ended(status: int) -> str:
+    """Put an exit status in words, as `subprocess` gives it: negative for a signal."""
+    if status >= 0:
+        return f"ended with {status}"
+    try:
+        return f"was ended by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"was ended by signal {-status}"

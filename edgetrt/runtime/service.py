@@ -78,6 +78,8 @@ class Service:
         Raises:
             CudaError: the GPU is lost to this process; a new one must take over.
         """
+        if not self._supervisors:
+            log.warning("no pipeline is configured or deployed: there is nothing to run")
         threads = [
             threading.Thread(
                 target=supervisor.run, args=(stop, self._frames), name=f"pipeline-{name}"
