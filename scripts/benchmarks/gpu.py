@@ -276,7 +276,7 @@ def many_figures(
         for context in contexts:
             context.close()
         groups: list[list[Lane]] = [
-            [gpu_loops.lane(bench.device, bench.module, network.open(), options) for _ in range(2)]
+            [gpu_loops.lane(bench.device, bench.module, network.open(), options) for _ in range(3)]
             for _ in range(several)
         ]
         every = [lane for group in groups for lane in group]
@@ -286,7 +286,7 @@ def many_figures(
         own = gpu_loops.together_hz(groups, shots, network.decode, count, staged=True)
         one = gpu_loops.overlapped(every, shots, network.decode, count * several).hz
         bench.add(f"{tag}_contexts_{several}", full, "1/s", note="replays, each always queued")
-        bench.add(f"{tag}_pipelines_{several}", hz, "1/s", note="a thread each, depth 2")
+        bench.add(f"{tag}_pipelines_{several}", hz, "1/s", note="a thread each, depth 3")
         goal = {"goal": 0.95, "better": "higher"} if several == 8 else {}
         bench.add(f"{tag}_pipelines_{several}_share", hz / full, **goal)
         bench.add(f"{tag}_pipelines_{several}_staged_share", own / full, note="no copy by the CPU")
