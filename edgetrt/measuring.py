@@ -8,13 +8,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgetrt import app, workshop
+import msgspec
+
+from edgetrt import app
 from edgetrt.boards.conditions import conditions
+from edgetrt.boards.machine import device
 from edgetrt.clock import SystemClock
 from edgetrt.engine import bench as engine_bench
 from edgetrt.engine import recipe as recipes
 from edgetrt.engine.accuracy import Scorer, answer
+from edgetrt.engine.recipe import Recipe
 from edgetrt.errors import ConfigError
+from edgetrt.footage import Footage
 from edgetrt.runtime.reading import Reading
 from edgetrt.sources import uri as uris
 
@@ -78,12 +83,13 @@ def find(what: Path, backend: BackendName, threads: int) -> Subject:
         )
     record = app.active().get(str(what))
     if record is None:
-        names = ", ".join(r.pipeline.name for r in app.active().all())
+        names = ", ".join(app.active().names())
         raise ConfigError(
             f"{what}: neither a deployed pipeline nor an .onnx or .yaml file",
             f"Deployed: {names or 'nothing yet'}.",
         )
-    return Subject(str(what), lambda: app.open_deployed(record), record.pipeline.source, record)
+    source = record.pipeline.source or None
+    return Subject(str(what), lambda: app.open_deployed(record), source, record)
 
 
 def bench(
@@ -104,7 +110,7 @@ def bench(
         network.close()
     stages, fps = _loop(subject, source or subject.source, seconds)
     return Measured(
-        subject.name, name, workshop.device().model, figures, (before, conditions()), stages, fps
+        subject.name, name, device().model, figures, (before, conditions()), stages, fps
     )
 
 
@@ -126,6 +132,16 @@ def _loop(
     return {name: (s.p50_ms, s.p99_ms) for name, s in health.stages.items()}, health.fps
 
 
+def _reference(subject: Subject, what: Path) -> Recipe:
+    """The FP32 network that a subject is judged by, read as the subject is."""
+    if subject.record is None:
+        return recipes.read(what)
+    serving = subject.record.current
+    plain = recipes.read(Path(serving.model))
+    config = msgspec.structs.replace(plain.config, task=serving.task, preprocess=serving.preprocess)
+    return Recipe(plain.path, plain.model, config)
+
+
 def verify(what: Path, calib: str | None, frames: int, backend: BackendName) -> Verdict:
     """Judge an engine against ONNX Runtime FP32 on frames.
 
@@ -142,10 +158,9 @@ def verify(what: Path, calib: str | None, frames: int, backend: BackendName) -> 
     place = calib or subject.source
     if place is None:
         raise ConfigError(f"{what}: no frames to judge by", "Add --calib FOLDER or URI.")
-    reference = Path(subject.record.current.model) if subject.record else what
-    reading = Reading.of(recipes.read(reference))
+    reading = Reading.of(_reference(subject, what))
     with tempfile.TemporaryDirectory(prefix="edgetrt-") as folder:
-        footage = workshop.Footage(reading, uris.parse(place), frames).spool(Path(folder))
+        footage = Footage(reading, uris.parse(place), frames).spool(Path(folder))
         scorer = Scorer(reading.gate(), reading.recipe.model, footage)
         network = subject.open()
         try:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgetrt.app.places import cache_dir, state_dir
-from edgetrt.config import BackendName, PreprocessConfig, RecipeConfig, TaskConfig
+from edgetrt.config import BackendName, RecipeConfig
 from edgetrt.errors import BackendError, CudaError
 
 if TYPE_CHECKING:
@@ -147,23 +147,18 @@ def open_deployed(record: Record) -> Network:
         EngineMismatchError: it is gone, or was changed.
         BackendError: it cannot run here.
     """
-    from edgetrt.backends.tensorrt import TensorRtBackend
     from edgetrt.engine.cache import Cache, default_root
-    from edgetrt.engine.deploy import NETWORK
     from edgetrt.engine.recipe import Recipe
+    from edgetrt.engine.report import NETWORK
     from edgetrt.runtime.reading import Reading
 
     pipeline, serving = record.pipeline, record.current
     engine = Cache(default_root()).open(serving.fingerprint)
     network = engine.path.with_name(NETWORK)
-    recipe = RecipeConfig(
-        model=str(network),
-        task=pipeline.task or TaskConfig(),
-        preprocess=pipeline.preprocess or PreprocessConfig(),
-    )
+    recipe = RecipeConfig(model=str(network), task=serving.task, preprocess=serving.preprocess)
     reading = Reading.of(Recipe(network, network, recipe))
+    if serving.backend == "tensorrt":  # a plan is code: the bytes that were verified run
+        return _plan_network(tensorrt_backend(serving.dla), engine, record, reading)
     backend = backends()[serving.backend]()
-    if isinstance(backend, TensorRtBackend):  # a plan is code: the bytes that were verified run
-        return _plan_network(backend, engine, record, reading)
-    session = backend.load(engine.path, pipeline.threads, reading.shapes)
+    session = backend.load(engine.path, serving.threads, reading.shapes)
     return reading.network(session, serving.fingerprint[:16], serving.backend, pipeline.depth)

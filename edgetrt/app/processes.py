@@ -56,7 +56,8 @@ def pipelines(device: DeviceConfig, base: Path) -> dict[str, tuple[PipelineConfi
             )
         found[pipeline.name] = (pipeline, path.parent)
     for record in active().all():
-        found.setdefault(record.pipeline.name, (record.pipeline, Path("/")))
+        if record.pipeline.source:
+            found.setdefault(record.pipeline.name, (record.pipeline, Path("/")))
     return found
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from edgetrt.cli.deploy import Steps
+from edgetrt.engine.shop import SEARCH_S
 
 
 def build(  # each is an option
@@ -16,6 +15,11 @@ def build(  # each is an option
     backend: Annotated[
         str, typer.Option(help="auto, tensorrt, onnxruntime or openvino.")
     ] = "tensorrt",
+    dla: Annotated[bool, typer.Option("--dla", help="Put it onto this board's DLA.")] = False,
+    core: Annotated[int, typer.Option(min=0, max=1, help="DLA core, with --dla.")] = 0,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse when a compute layer stays on the GPU.")
+    ] = False,
     precision: Annotated[
         str | None, typer.Option(help="auto, fp32, fp16 or int8; default: the recipe's.")
     ] = None,
@@ -23,6 +27,12 @@ def build(  # each is an option
         str | None, typer.Option(help="Folder or URI of frames to calibrate and judge with.")
     ] = None,
     frames: Annotated[int, typer.Option(min=1, help="Frames to take at most.")] = 100,
+    search_s: Annotated[
+        float, typer.Option("--search-s", min=0, help="Seconds to look for layers that INT8 hurts.")
+    ] = SEARCH_S,
+    rewrite: Annotated[
+        bool, typer.Option("--rewrite/--no-rewrite", help="Change the network to fit the DLA.")
+    ] = True,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Copy engine and manifest there.")
     ] = None,
@@ -31,31 +41,24 @@ def build(  # each is an option
 ) -> None:
     """Build an engine for this device and keep it in the cache; `deploy` puts one to work."""
     from edgetrt import config as configs
-    from edgetrt.cli.deploy_report import show
-    from edgetrt.cli.output import out, print_json
-    from edgetrt.deployment import Request, run
-    from edgetrt.engine.cache import Cache, default_root
+    from edgetrt.cli.deploy_report import tell
+    from edgetrt.cli.progress import Steps
+    from edgetrt.deployment import Request, copy_out, run
 
     request = Request(
         what=model,
         calib=calib,
         precision=precision,
+        dla=core if dla else None,
+        strict=strict,
         backend=configs.backend(backend),
         frames=frames,
+        search_s=search_s,
+        rewrite=rewrite,
         dry_run=True,
     )
-    with Steps(quiet=json) as steps:
+    with Steps() as steps:
         done = run(request, steps.say)
     if output is not None:
-        engine = Cache(default_root()).open(done.report.engine)
-        output.mkdir(parents=True, exist_ok=True)
-        (output / engine.path.name).write_bytes(engine.data)
-        shutil.copyfile(engine.path.with_name("manifest.json"), output / "manifest.json")
-    if html is not None:
-        from edgetrt.engine.page import page
-
-        html.write_text(page(done.report), encoding="utf-8")
-    if json:
-        print_json(done)
-    else:
-        show(done, out)
+        copy_out(done.report.engine, output)
+    tell(done, html, json)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from edgetrt.cli.output import err, out, print_json
-
-if TYPE_CHECKING:
-    from rich.progress import TaskID
+from edgetrt.engine.shop import BENCH_S, SEARCH_S
 
 
 def deploy(  # each is an option
@@ -38,6 +35,12 @@ def deploy(  # each is an option
     backend: Annotated[str, typer.Option(help="auto, tensorrt, onnxruntime or openvino.")] = "auto",
     threads: Annotated[int, typer.Option(min=0, help="Of a CPU backend; 0 = its choice.")] = 0,
     frames: Annotated[int, typer.Option(min=1, help="Frames to take at most.")] = 100,
+    search_s: Annotated[
+        float, typer.Option("--search-s", min=0, help="Seconds to look for layers that INT8 hurts.")
+    ] = SEARCH_S,
+    bench_s: Annotated[
+        float, typer.Option("--bench-s", min=0, help="Seconds to measure the finished engine.")
+    ] = BENCH_S,
     rewrite: Annotated[
         bool, typer.Option("--rewrite/--no-rewrite", help="Change the network to fit the DLA.")
     ] = True,
@@ -49,6 +52,8 @@ def deploy(  # each is an option
 ) -> None:
     """Make an engine for this device, prove its accuracy, measure it, and put it to work."""
     from edgetrt import config as configs
+    from edgetrt.cli.deploy_report import tell
+    from edgetrt.cli.progress import Steps
     from edgetrt.deployment import Request, run
 
     request = Request(
@@ -63,50 +68,11 @@ def deploy(  # each is an option
         backend=configs.backend(backend),
         threads=threads,
         frames=frames,
+        search_s=search_s,
+        bench_s=bench_s,
         rewrite=rewrite,
         dry_run=dry_run,
     )
-    with Steps(quiet=json) as steps:
+    with Steps() as steps:
         done = run(request, steps.say)
-    if html is not None:
-        from edgetrt.engine.page import page
-
-        html.write_text(page(done.report), encoding="utf-8")
-    if json:
-        print_json(done)
-        return
-    from edgetrt.cli.deploy_report import show
-
-    show(done, out)
-
-
-class Steps:
-    """A line per step with its time, and what the step under way is doing."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-        self._progress = Progress(*columns, console=err, disable=quiet or not err.is_terminal)
-        self._step = ""
-        self._task: TaskID | None = None
-
-    def __enter__(self) -> Steps:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._finish()
-        self._progress.stop()
-
-    def say(self, step: str, what: str) -> None:
-        """Note a step, or what it is doing."""
-        if step != self._step:
-            self._finish()
-            self._step, self._task = step, self._progress.add_task(step, total=None)
-        if what and self._task is not None:
-            self._progress.update(self._task, description=f"{step}: {what}")
-
-    def _finish(self) -> None:
-        if self._task is not None:
-            self._progress.update(self._task, total=1, completed=1)
+    tell(done, html, json)

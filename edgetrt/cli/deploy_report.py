@@ -1,4 +1,4 @@
-"""The report of a deployment, for the terminal."""
+"""The report of a deployment: for the terminal, as JSON, as a page."""
 
 from __future__ import annotations
 
@@ -7,11 +7,31 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
+from edgetrt.cli.output import out, print_json, write_page
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
 
     from edgetrt.deployment import Deployment
     from edgetrt.engine.report import Placed, Report
+
+
+def tell(done: Deployment, html: Path | None, json: bool) -> None:
+    """Write the page when one is wanted, then print the report.
+
+    Raises:
+        ConfigError: the page cannot be written.
+    """
+    if json:
+        print_json(done)
+    else:
+        show(done, out)
+    if html is not None:
+        from edgetrt.engine.page import page
+
+        write_page(html, page(done.report))
 
 
 def show(done: Deployment, console: Console) -> None:
@@ -24,6 +44,7 @@ def show(done: Deployment, console: Console) -> None:
     )
     if done.detail:
         console.print(f"  {escape(done.detail)}", highlight=False)
+    console.print(f"  {_accuracy(report)}; {report.bytes / 1e6:.2f} MB", highlight=False)
     console.print(_precisions(report))
     if report.placement is not None:
         console.print(_placement(report.placement), highlight=False)
@@ -34,6 +55,17 @@ def show(done: Deployment, console: Console) -> None:
         console.print(f"  [yellow]warning:[/] {escape(warning)}", highlight=False)
     for advice in report.advice:
         console.print(f"  [cyan]advice:[/] {escape(advice)}", highlight=False)
+
+
+def _accuracy(report: Report) -> str:
+    told = report.accuracy
+    if told is None:
+        return "accuracy not measured: there were no frames"
+    mark = "[green]passed[/]" if told.passed else "[red]failed[/]"
+    return (
+        f"accuracy {mark}: {told.measure} {told.value:.4f} against FP32 on {told.frames} frames, "
+        f"at least {1 - told.limit:.4f} was asked for"
+    )
 
 
 def _precisions(report: Report) -> Table:
@@ -59,10 +91,13 @@ def _placement(placed: Placed) -> str:
     left = [layer for layer in placed.layers if layer["device"] == "gpu"]
     reasons = dict.fromkeys(layer["reason"] for layer in left)
     told = "".join(f"\n    GPU: {escape(reason)}" for reason in list(reasons)[:5])
+    compared, score = placed.compared, ""
+    if compared is not None:
+        score = f"\n    the builder ({compared.source}) agrees in {compared.agreed} of {compared.compared} layers"
     return (
         f"Placement on {placed.target}, TensorRT {placed.trt}: {placed.verdict}; "
         f"{placed.flops_share:.1%} of the work on the DLA in {placed.loadables} loadables, "
-        f"{placed.crossings} crossings, {len(left)} layers on the GPU{told}"
+        f"{placed.crossings} crossings, {len(left)} layers on the GPU{told}{score}"
     )
 
 

@@ -6,13 +6,17 @@ A record is written whole or not at all, so that a power cut leaves the old engi
 from __future__ import annotations
 
 import os
-import tempfile
+import re
 from pathlib import Path
 
 import msgspec
 
-from edgetrt.config import PipelineConfig
+from edgetrt.config import PipelineConfig, PreprocessConfig, TaskConfig
+from edgetrt.engine.durable import flush, store
 from edgetrt.errors import ConfigError
+
+_NAME = re.compile(r"[a-z0-9-]{1,63}")
+"""As `edgetrt.config.Name`, to the last character: it becomes a file's name."""
 
 
 class Deployed(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,6 +28,9 @@ class Deployed(msgspec.Struct, frozen=True, kw_only=True):
         model: the network it was made from.
         precision: what it computes in.
         deployed_at: UTC, ISO 8601.
+        task, preprocess: how it is read; they belong to the engine, so that a rollback brings them back.
+        threads: of a CPU backend.
+        dla: the DLA core that runs it.
     """
 
     fingerprint: str
@@ -31,13 +38,18 @@ class Deployed(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     precision: str
     deployed_at: str
+    task: TaskConfig = TaskConfig()
+    preprocess: PreprocessConfig = PreprocessConfig()
+    threads: int = 0
+    dla: int | None = None
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """What a pipeline runs.
 
     Attributes:
-        pipeline: its settings; relative paths were resolved when it was deployed.
+        pipeline: its settings; relative paths were resolved when it was deployed. Without a `source` it
+            is no pipeline of its own: the engine serves the device's pipeline file of that name.
         current: the engine that serves.
         previous: the one before, for `rollback`.
     """
@@ -64,6 +76,11 @@ class Active:
             return msgspec.json.decode(path.read_bytes(), type=Record)
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise ConfigError(
+                f"{path}: cannot be read: {error.strerror}",
+                "Run as the service's user (sudo -u edgetrt …), or choose another folder with EDGETRT_STATE.",
+            ) from error
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise ConfigError(
                 f"{path}: damaged: {error}", "Delete the file and deploy the pipeline again."
@@ -71,8 +88,11 @@ class Active:
 
     def all(self) -> list[Record]:
         """Every record, by name."""
-        names = sorted(path.stem for path in self._folder.glob("*.json"))
-        return [record for name in names if (record := self.get(name)) is not None]
+        return [record for name in self.names() if (record := self.get(name)) is not None]
+
+    def names(self) -> list[str]:
+        """What was deployed, in order."""
+        return sorted(path.stem for path in self._folder.glob("*.json"))
 
     def activate(self, pipeline: PipelineConfig, engine: Deployed) -> Record:
         """Make an engine the one that serves; a repetition keeps what came before the first time."""
@@ -93,10 +113,9 @@ class Active:
         """
         known = self.get(name)
         if known is None:
-            names = ", ".join(path.stem for path in sorted(self._folder.glob("*.json")))
             raise ConfigError(
                 f"pipeline {name!r}: nothing was deployed under that name",
-                f"Deployed: {names or 'nothing yet'}.",
+                f"Deployed: {', '.join(self.names()) or 'nothing yet'}.",
             )
         if known.previous is None:
             raise ConfigError(
@@ -108,19 +127,36 @@ class Active:
         )
 
     def _write(self, record: Record) -> Record:
-        self._folder.mkdir(parents=True, exist_ok=True)
         path = self._path(record.pipeline.name)
-        with tempfile.NamedTemporaryFile(dir=self._folder, prefix=".new-", delete=False) as file:
-            file.write(msgspec.json.format(msgspec.json.encode(record), indent=2))
-            file.flush()
-            os.fsync(file.fileno())
-        Path(file.name).replace(path)
-        folder = os.open(self._folder, os.O_RDONLY)
+        text = msgspec.json.format(msgspec.json.encode(record), indent=2)
         try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+            self._folder.mkdir(parents=True, exist_ok=True)
+            fresh = self._folder / f".{record.pipeline.name}.{os.getpid()}.new"
+            fresh.unlink(missing_ok=True)
+            store(fresh, text)
+            fresh.replace(path)
+            flush(self._folder)
+        except OSError as error:
+            raise ConfigError(
+                f"{path}: what was deployed cannot be noted: {error.strerror}",
+                "The engine is in the cache, and what served before goes on serving. Run as the service's "
+                "user (sudo -u edgetrt …), or choose another folder with EDGETRT_STATE.",
+            ) from error
         return record
 
     def _path(self, name: str) -> Path:
-        return self._folder / f"{name}.json"
+        return self._folder / f"{pipeline_name(name)}.json"
+
+
+def pipeline_name(text: str) -> str:
+    """A pipeline's name, which is a file's name as well.
+
+    Raises:
+        ConfigError: it cannot be one.
+    """
+    if not _NAME.fullmatch(text):
+        raise ConfigError(
+            f"pipeline {text!r}: not a name",
+            "Use lower-case letters, digits and '-', 63 characters at most.",
+        )
+    return text

@@ -9,250 +9,269 @@ the network, the recipe, the frames, the toolchain and the device.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
-import tempfile
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from edgetrt.engine import report as reports
-from edgetrt.engine import variants
-from edgetrt.engine.accuracy import Gate, Scorer, Verdict, answer
-from edgetrt.engine.fingerprint import Fingerprint, Toolchain, digest_network, fingerprint
+from edgetrt.engine import staging, variants
+from edgetrt.engine.accuracy import answer
+from edgetrt.engine.fingerprint import Fingerprint, digest_network, fingerprint
 from edgetrt.engine.fitting import place
-from edgetrt.engine.report import Report
-from edgetrt.engine.spec import BuildSpec
+from edgetrt.engine.orders import find
+from edgetrt.engine.report import NETWORK, Report
+from edgetrt.engine.spec import BuildSpec, ShapeRange
+from edgetrt.errors import EngineBuildError, PlacementError
+from edgetrt.model import onnx_file
 
 if TYPE_CHECKING:
+    from edgetrt.engine.accuracy import Verdict
     from edgetrt.engine.bench import Figures
     from edgetrt.engine.cache import Cache
     from edgetrt.engine.fitting import Fitted, Order
+    from edgetrt.engine.shop import Product, Say, Shop
     from edgetrt.engine.variants import Choice
     from edgetrt.model.frames import Frames
-    from edgetrt.model.placement import Placement
-    from edgetrt.model.quantize import Style
     from edgetrt.ports import Session
-    from edgetrt.types import DeviceIdentity
 
-Say = Callable[[str, str], None]
-"""Told the step and what it is doing."""
-
-NETWORK = "model.onnx"
-"""Name of the network in a cache entry: its metadata say how the engine's tensors are read."""
-
-JUDGED = 32
-"""Frames that the gate compares at most; all of them calibrate."""
-
-
-@dataclass(frozen=True)
-class Product:
-    """A built engine.
-
-    Attributes:
-        path: the file that a backend loads.
-        network: the network it was made from; the same file where nothing is compiled ahead.
-        warnings: what the builder said.
-    """
-
-    path: Path
-    network: Path
-    warnings: tuple[str, ...] = ()
-
-
-class Shop(Protocol):
-    """What the flow asks of the rim; one for each backend, made in `app`."""
-
-    backend: str
-    toolchain: Toolchain
-    device: DeviceIdentity
-    style: Style
-
-    def frames_digest(self) -> str:
-        """Name the user's frames; empty when there are none."""
-
-    def frames(self, folder: Path) -> Frames | None:
-        """Preprocess the user's frames and keep them in `folder`."""
-
-    def gate(self) -> Gate:
-        """How the task is judged."""
-
-    def time_ms(self, network: Path) -> float | None:
-        """Median time of one inference of a network here; None where only a built engine runs."""
-
-    def build(
-        self, spec: BuildSpec, plain: Path, folder: Path, say: Callable[[str], None]
-    ) -> Product:
-        """Make the engine; `plain` is the network before any precision was written into it."""
-
-    def load(self, engine: Path) -> Session | None:
-        """Load it; None where engines can be built and not run."""
-
-    def figures(self, session: Session) -> Figures:
-        """Measure it."""
-
-    def waterfall_ms(self, load: Callable[[], Session]) -> dict[str, float]:
-        """Median time of each stage of a frame from the user's source, with a session that `load` gives."""
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_COPIES = 6
+"""Networks that lie side by side while one is made: rewritten, INT8, a trial, FP16, the engine, its copy."""
 
 
 def name_engine(order: Order, shop: Shop) -> Fingerprint:
     """Name the engine that an order leads to, before any of the work."""
-    recipe = order.recipe.config
-    asked = msgspec.json.encode(
-        [order.target, order.trt, order.rewrite, recipe, shop.frames_digest()], order="sorted"
-    )
+    recipe = msgspec.structs.replace(order.recipe.config, model="", dla=None)
+    asked = [order.target, order.trt, order.here, order.rewrite, order.search_s, recipe]
+    words = msgspec.json.encode([*asked, shop.frames_digest()], order="sorted")
     spec = BuildSpec(
         onnx=order.recipe.model,
         precision="fp32" if recipe.precision == "auto" else recipe.precision,
-        dla=recipe.dla,
+        dla=order.core,
         strict=recipe.strict,
     )
-    return fingerprint(
-        digest_network(order.recipe.model),
-        spec,
-        shop.toolchain,
-        shop.device,
-        hashlib.sha256(asked).hexdigest(),
-    )
+    network = digest_network(order.recipe.model)
+    words_digest = hashlib.sha256(words).hexdigest()
+    return fingerprint(network, spec, shop.toolchain, shop.device, words_digest)
 
 
-def deploy(order: Order, shop: Shop, cache: Cache, say: Say) -> Report:
+def deploy(
+    order: Order,
+    shop: Shop,
+    cache: Cache,
+    say: Say,
+    spoilt: str = "",
+    free_bytes: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free,
+) -> Report:
     """Make the engine, or find it in the cache; nothing is activated here.
+
+    Args:
+        order: what was asked for.
+        shop: what makes it.
+        cache: where it is kept.
+        say: told what happens.
+        spoilt: what was wrong with the one that was found before.
+        free_bytes: gives the free space of a folder's file system.
 
     Raises:
         ModelError: the network, or its accuracy, will not do.
-        BackendError: building or running it failed.
+        BackendError: building or running it failed; the cache is as it was.
     """
     name = name_engine(order, shop)
     with cache.lock(name.digest, lambda why: say("cache", why)):
-        known = cache.get(name.digest)
-        if known is not None and "report" in known.info:
-            stored = msgspec.convert(known.info["report"], Report)
-            return msgspec.structs.replace(stored, name=order.name, cache="hit")
-        with tempfile.TemporaryDirectory(prefix="edgetrt-") as folder:
-            work = Work(order, shop, Path(folder), say)
-            report, product = work.run(name)
-            cache.put(
-                name.digest,
-                {product.path.name: product.path, NETWORK: product.network},
-                product.path.name,
-                name.fields,
-                {"model": order.recipe.model.name, "report": msgspec.to_builtins(report)},
-            )
+        known, wrong = find(cache, name.digest)
+        if known is not None:
+            return known.asked_as(order.name, order.recipe.model)
+        needed = shop.frames_bytes() + _COPIES * order.recipe.model.stat().st_size
+        if (free := free_bytes(cache.root)) < needed:
+            raise _no_space(cache.root, needed, free)
+        staging.sweep(cache.root)
+        try:
+            with staging.folder(cache.root) as folder:
+                timings = cache.timing_cache(shop.toolchain, shop.device)
+                report, product = Work(order, shop, folder, timings, say).run(name, wrong or spoilt)
+                _keep(cache, name, report, product)
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            raise _no_space(cache.root, needed, free_bytes(cache.root)) from error
     return report
+
+
+def _keep(cache: Cache, name: Fingerprint, report: Report, product: Product) -> None:
+    files = {product.path.name: product.path, NETWORK: product.network, **product.extra}
+    told = {
+        "name": report.name,
+        "model": Path(report.model).name,
+        "precision": report.precision,
+        "report": msgspec.to_builtins(report),
+    }
+    cache.put(name.digest, files, product.path.name, name.fields, told)
+
+
+def _no_space(root: Path, needed: int, free: int) -> EngineBuildError:
+    return EngineBuildError(
+        f"{root}: no space to make an engine: about {needed >> 20} MiB needed, {free >> 20} MiB free",
+        "Make room (`edgetrt engines gc --max-size 1G`), give fewer frames (--frames 50), or put the "
+        "cache elsewhere (EDGETRT_CACHE). The cache is unchanged.",
+    )
 
 
 @dataclass
 class Work:
-    """One deployment under way."""
+    """One deployment under way.
+
+    Args:
+        order: what was asked for.
+        shop: what does it.
+        folder: for everything that is made on the way.
+        timings: file of measured kernel times.
+        say: told what happens.
+    """
 
     order: Order
     shop: Shop
     folder: Path
+    timings: Path
     say: Say
     steps_s: dict[str, float] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
-    def run(self, name: Fingerprint) -> tuple[Report, Product]:
+    def run(self, name: Fingerprint, spoilt: str) -> tuple[Report, Product]:
         """Do every step; each reads what the ones before it made."""
-        order, shop = self.order, self.shop
         started = time.monotonic()
+        self.warnings += [spoilt] if spoilt else []
         with self._step("place"):
-            network = place(order, self.folder)
+            network = place(self.order, self.folder)
         with self._step("frames"):
-            frames = shop.frames(self.folder)
-        with self._step("precision"):
-            choice = self._choose(network.path, frames)
-        with self._step("build"):
-            product = self._build(choice, network)
-        with self._step("verify"):
-            verdict = self._verify(product, choice, frames)
+            frames = self.shop.frames(self.folder, lambda at: self.say("frames", "", at))
+        choice, product, verdict = self._make(network, frames)
         with self._step("bench"):
             figures, waterfall = self._bench(product)
-        report = Report(
-            name=order.name,
-            model=str(order.recipe.model),
+        told = reports.Outcome(self.order, self.shop, network, choice, product, verdict, figures)
+        report = reports.tell(
+            told,
             engine=name.digest,
-            cache="miss",
-            backend=shop.backend,
-            toolchain=f"{shop.toolchain.flavour} {shop.toolchain.version}",
-            device=shop.device.model,
-            precision=choice.taken.precision,
-            reason=choice.reason,
-            tried=[reports.tried(v, taken=v is choice.taken) for v in choice.tried],
-            placement=reports.placed(network.placement) if network.placement else None,
-            rewrites=list(network.changes),
-            accuracy=reports.accuracy(verdict, min(JUDGED, len(frames)) if frames else 0),
-            latency_ms=msgspec.to_builtins(figures.latency_ms) if figures else None,
-            throughput_qps=figures.throughput_qps if figures else None,
+            frames=len(frames) if frames else 0,
             waterfall_ms=waterfall,
-            bytes=product.path.stat().st_size,
             build_s=round(time.monotonic() - started, 2),
             steps_s=self.steps_s,
-            advice=_advice(choice, network.placement, frames),
-            warnings=[*product.warnings, *(figures.warnings if figures else ())],
+            warnings=self.warnings,
         )
         return report, product
 
-    @contextlib.contextmanager
-    def _step(self, name: str) -> Iterator[None]:
-        self.say(name, "")
-        start = time.monotonic()
-        yield
-        self.steps_s[name] = round(time.monotonic() - start, 3)
-
-    def _choose(self, network: Path, frames: Frames | None) -> Choice:
-        """Pick the precision; the original network stays the reference, whatever was rewritten."""
-        scorer = None
-        if frames is not None:
-            scorer = Scorer(self.shop.gate(), self.order.recipe.model, frames.spread(JUDGED))
-        bench = variants.Bench(
-            model=network,
-            folder=self.folder,
-            frames=frames,
-            scorer=scorer,
-            style=self.shop.style,
-            time_ms=self.shop.time_ms,
-            say=lambda what: self.say("precision", what),
-        )
-        return variants.choose(self.order.recipe.config.precision, bench)
-
-    def _build(self, choice: Choice, network: Fitted) -> Product:
-        recipe = self.order.recipe.config
-        spec = BuildSpec(
-            onnx=choice.taken.path,
-            precision=choice.taken.precision,
-            typed=choice.taken.precision != "fp32",
-            dla=recipe.dla,
-            gpu_layers=network.gpu_layers,
-            strict=recipe.strict,
-        )
-        return self.shop.build(
-            spec, network.path, self.folder, lambda what: self.say("build", what)
-        )
-
-    def _verify(self, product: Product, choice: Choice, frames: Frames | None) -> Verdict | None:
-        """Hold the finished engine against the reference; the network passed, the engine must too.
+    def _make(
+        self, network: Fitted, frames: Frames | None
+    ) -> tuple[Choice, Product, Verdict | None]:
+        """Take the first precision whose finished engine passes the gate as well.
 
         Raises:
-            AccuracyError: it loses more than the limit.
+            AccuracyError: none does.
         """
-        if frames is None:
+        bench = self._bench_of(network, frames)
+        offers = variants.choices(self._asked(frames), bench)
+        while True:
+            with self._step("precision"):
+                choice = next(offers)
+            with self._step("build"):
+                product = self._build(choice, network)
+            with self._step("verify"):
+                verdict = self._verify(product, choice, bench)
+            if verdict is None or verdict.passed:
+                return choice, product, verdict
+            if self.order.recipe.config.precision != "auto" or choice.taken.precision == "fp32":
+                verdict.require(f"{self.order.name} on {self.shop.backend}")
+            self.warnings.append(
+                f"{choice.taken.precision} was refused: the engine's {verdict.measure} is "
+                f"{verdict.value:.4f}"
+            )
+
+    @contextlib.contextmanager
+    def _step(self, name: str) -> Iterator[None]:
+        self.say(name)
+        start = time.monotonic()
+        yield
+        self.steps_s[name] = round(self.steps_s.get(name, 0.0) + time.monotonic() - start, 3)
+
+    def _asked(self, frames: Frames | None) -> variants.Asked:
+        """The precision asked for; the DLA has no FP32, so without frames it is FP16 there."""
+        asked = self.order.recipe.config.precision
+        return (
+            "fp16" if asked == "auto" and frames is None and self.order.core is not None else asked
+        )
+
+    def _bench_of(self, network: Fitted, frames: Frames | None) -> variants.Bench:
+        return variants.Bench(
+            model=network.path,
+            reference=self.order.recipe.model,
+            folder=self.folder,
+            frames=frames,
+            gate=self.shop.gate(),
+            style=self.shop.style,
+            simulate=self.shop.simulate,
+            search_s=self.order.search_s,
+            time_ms=self.shop.time_ms,
+            say=lambda what, at: self.say("precision", what, at),
+        )
+
+    def _build(self, choice: Choice, network: Fitted) -> Product:
+        """Build it.
+
+        Raises:
+            PlacementError: only FP32 is left, and a DLA core was asked for.
+        """
+        order, taken = self.order, choice.taken
+        if order.core is not None and taken.precision == "fp32":
+            raise PlacementError(
+                f"--dla: the DLA computes in FP16 and INT8 only, and neither will do: {choice.reason}",
+                "Give more varied frames, or a larger accuracy limit in the recipe.",
+            )
+        spec = BuildSpec(
+            onnx=taken.path,
+            precision=taken.precision,
+            typed=taken.precision != "fp32",
+            profiles=self._profiles(taken.path),
+            dla=order.core,
+            gpu_layers=network.gpu_layers if order.here else (),
+            strict=order.here and order.recipe.config.strict,
+            timing_cache=self.timings,
+        )
+        return self.shop.build(
+            spec, network.path, self.folder, lambda what, at: self.say("build", what, at)
+        )
+
+    def _profiles(self, path: Path) -> tuple[dict[str, ShapeRange], ...]:
+        """One size for every input whose dimensions are open."""
+        graph = onnx_file.load(path).graph
+        dynamic = {
+            value.name
+            for value in graph.input
+            if any(not dim.HasField("dim_value") for dim in value.type.tensor_type.shape.dim)
+        }
+        profile = {
+            name: ShapeRange(s, s, s) for name, s in self.order.inputs.items() if name in dynamic
+        }
+        return (profile,) if profile else ()
+
+    def _verify(self, product: Product, choice: Choice, bench: variants.Bench) -> Verdict | None:
+        """Hold the finished engine against the reference; the network passed, the engine must too."""
+        if bench.frames is None or bench.scorer is None:
             return None
         session = self.shop.load(product.path)
         if session is None:
             return choice.taken.verdict
-        judged = frames.spread(JUDGED)
         try:
-            found = [answer(session, feed) for feed in judged]
+            found = [answer(session, feed) for feed in bench.frames.spread(variants.JUDGED)]
         finally:
             session.close()
-        scorer = Scorer(self.shop.gate(), self.order.recipe.model, judged)
-        verdict: Verdict = scorer.judge(found)
-        verdict.require(f"{self.order.name} on {self.shop.backend}")
-        return verdict
+        return bench.scorer.judge(found)
 
     def _bench(self, product: Product) -> tuple[Figures | None, dict[str, float]]:
         session = self.shop.load(product.path)
@@ -268,24 +287,3 @@ class Work:
         session = self.shop.load(product.path)
         assert session is not None  # noqa: S101 - it was loaded a moment ago
         return session
-
-
-def _advice(choice: Choice, placement: Placement | None, frames: Frames | None) -> list[str]:
-    """What would make the next deployment better."""
-    advice = []
-    if frames is None:
-        advice.append(
-            "No frames, so nothing lower than FP32 could be judged: add --calib FOLDER or --source URI."
-        )
-    elif len(frames) < JUDGED:
-        advice.append(
-            f"Only {len(frames)} frames: 100 to 500 varied ones judge and calibrate better."
-        )
-    if choice.taken.everything is not None and choice.taken.kept:
-        advice.append(
-            f"{len(choice.taken.kept)} layers stay in floating point; with every layer in INT8 the "
-            f"agreement would be {choice.taken.everything:.4f}."
-        )
-    if placement is not None and placement.hint:
-        advice.append(placement.hint)
-    return advice

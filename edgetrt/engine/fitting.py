@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgetrt.engine.shop import SEARCH_S
 from edgetrt.errors import PlacementError
 from edgetrt.model import onnx_file
 from edgetrt.model.dla import check
@@ -33,16 +34,25 @@ class Order:
         recipe: the network and how to read it, with the precision and the limits asked for.
         target: board whose DLA the engine is for; None = no DLA.
         trt: TensorRT's version that the placement is made for; None = the newest with a DLA.
+        here: the target is this machine; otherwise only the placement is for the target.
         rewrite: whether the network may be changed to fit.
         inputs: sizes of the inputs, for networks with open dimensions.
+        search_s: how long the search for layers that INT8 hurts may take.
     """
 
     name: str
     recipe: Recipe
     target: str | None = None
     trt: str | None = None
+    here: bool = True
     rewrite: bool = True
     inputs: Mapping[str, Shape] = field(default_factory=dict)
+    search_s: float = SEARCH_S
+
+    @property
+    def core(self) -> int | None:
+        """The DLA core that the engine is built for; None for an engine without DLA."""
+        return self.recipe.config.dla if self.here and self.target is not None else None
 
 
 @dataclass(frozen=True)
@@ -72,7 +82,8 @@ def place(order: Order, folder: Path) -> Fitted:
     recipe = order.recipe
     if order.target is None:
         return Fitted(recipe.model)
-    precision = "int8" if recipe.config.precision == "int8" else "fp16"
+    asked = recipe.config.precision
+    precision = "fp16" if asked == "auto" else asked
     before = Graph.of(onnx_file.load(recipe.model))
     if not order.rewrite:
         placement = check(before, order.target, order.trt, precision)

@@ -7,7 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from edgetrt.engine.report import Placed, Report, Tried
+    from edgetrt.engine.report import Compared, Placed, Report, Tried
 
 WIDTH, ROW = 720, 26
 LABEL = 150
@@ -21,7 +21,12 @@ h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
 table { border-collapse: collapse; width: 100%; } td, th { padding: .3rem .6rem; text-align: left; }
 th { border-bottom: 1px solid #8888; } td { border-bottom: 1px solid #8883; } .n { text-align: right; }
 svg { width: 100%; height: auto; } svg text { font: 13px system-ui, sans-serif; fill: currentColor; }
-.ok { color: #3a8f3a; } .bad { color: #c23b3b; } code { font-size: .85em; }
+td { vertical-align: top; } .what { white-space: nowrap; } details { margin: .2rem 0; }
+dl { display: flex; flex-wrap: wrap; gap: .5rem 2rem; } dt { opacity: .7; } dd { margin: 0; font-weight: 600; }
+.ok { color: #3a8f3a; } .bad { color: #c23b3b; } code { font-size: .85em; overflow-wrap: anywhere; }
+.key { display: inline-block; width: .8em; height: .8em; border-radius: 2px; margin: 0 .3em 0 1em; }
+@media (prefers-color-scheme: dark) { body { background: #16191d; color: #e6e9ec; } .ok { color: #7cc77c; }
+  .bad { color: #ff8a80; } }
 """
 
 
@@ -35,6 +40,7 @@ def page(report: Report) -> str:
             f"{report.bytes / 1e6:.2f} MB, made in {report.build_s:.1f} s."
         ),
         _paragraph(escape(report.reason)),
+        _numbers(report),
         "<h2>Accuracy</h2>",
         _accuracy(report),
         "<h2>Precisions that were tried</h2>",
@@ -44,19 +50,34 @@ def page(report: Report) -> str:
     ]
     if report.placement is not None:
         parts += ["<h2>Placement</h2>", _placement(report.placement)]
-    notes = [*report.rewrites, *report.warnings, *report.advice]
-    if notes:
-        parts += [
-            "<h2>Notes</h2>",
-            "<ul>",
-            *(f"<li>{escape(note)}</li>" for note in notes),
-            "</ul>",
-        ]
+    parts.append(_list("What was changed in the network", report.rewrites))
+    parts.append(_list("What makes this doubtful", report.warnings))
+    parts.append(_list("What would help", report.advice))
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head>'
         f"<body>{''.join(parts)}</body></html>\n"
     )
+
+
+def _numbers(report: Report) -> str:
+    """What people look for first."""
+    told = {"precision": report.precision, "size": f"{report.bytes / 1e6:.2f} MB"}
+    if report.accuracy is not None:
+        told[report.accuracy.measure] = f"{report.accuracy.value:.4f}"
+    if report.latency_ms is not None:
+        told["median"] = f"{report.latency_ms['median']:.2f} ms"
+        told["throughput"] = f"{report.throughput_qps:.1f} / s"
+    if report.placement is not None:
+        told["of the work on the DLA"] = f"{report.placement.flops_share:.1%}"
+    cells = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in told.items())
+    return f"<dl>{cells}</dl>"
+
+
+def _list(title: str, lines: Sequence[str]) -> str:
+    if not lines:
+        return ""
+    return f"<h2>{title}</h2><ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
 
 
 def _accuracy(report: Report) -> str:
@@ -90,11 +111,11 @@ def _tried(tried: Sequence[Tried]) -> str:
 
 
 def _tried_row(tried: Tried) -> str:
-    kept = "<br>".join(
+    rows = "<br>".join(
         f"<code>{escape(str(layer['node']))}</code> {escape(str(layer['reason']))}"
-        for layer in tried.kept[:20]
+        for layer in tried.kept
     )
-    more = f"<br>and {len(tried.kept) - 20} more" if len(tried.kept) > 20 else ""
+    kept = f"<details><summary>{len(tried.kept)} layers</summary>{rows}</details>" if rows else ""
     everything = (
         f"<br>everything quantized: {tried.everything:.4f}" if tried.everything is not None else ""
     )
@@ -103,8 +124,8 @@ def _tried_row(tried: Tried) -> str:
     return (
         f"<tr><td>{'→' if tried.taken else ''}</td><td>{tried.precision}</td>"
         f"<td>{agreement}{everything}</td><td class=n>{latency}</td>"
-        f"<td class=n>{tried.bytes / 1e6:.2f} MB</td><td class=n>{tried.layers or ''}</td>"
-        f"<td>{kept}{more}</td></tr>"
+        f"<td class="n what">{tried.bytes / 1e6:.2f} MB</td><td class=n>{tried.layers or ''}</td>"
+        f"<td>{kept}</td></tr>"
     )
 
 
@@ -149,18 +170,50 @@ def _placement(placed: Placed) -> str:
         f"{layer['device']} {escape(layer['reason'])}</title></rect>"
         for i, layer in enumerate(layers)
     ]
-    rows = "".join(
-        f"<tr><td><code>{escape(layer['name'])}</code></td><td>{escape(layer['op'])}</td>"
-        f"<td>{escape(layer['reason'])}</td><td>{escape(layer['fix'])}</td></tr>"
-        for layer in layers
-        if layer["device"] == "gpu"
+    keys = "".join(
+        f'<span class=key style="background:{DEVICES[device]}"></span>{device.upper()}'
+        for device in ("dla", "gpu")
     )
-    table = f"<table><tr><th>on the GPU</th><th></th><th>why</th><th>what would help</th></tr>{rows}</table>"
     text = (
         f"{placed.target}, TensorRT {placed.trt}: {placed.verdict}. {placed.flops_share:.1%} of the work "
-        f"on the DLA (green) in {placed.loadables} loadables, {placed.crossings} crossings."
+        f"on the DLA in {placed.loadables} loadables, {placed.crossings} crossings."
     )
-    return _paragraph(escape(text)) + _svg("layers by device", 40, pieces) + (table if rows else "")
+    drawn = _svg("layers by device", 40, pieces)
+    return (
+        _paragraph(escape(text) + keys)
+        + drawn
+        + _compared(placed.compared)
+        + _fallbacks([layer for layer in layers if layer["device"] == "gpu"])
+    )
+
+
+def _compared(told: Compared | None) -> str:
+    """How well the placement foretold the builder's."""
+    if told is None:
+        return ""
+    differing = "".join(f"<li>{escape(line)}</li>" for line in told.differing)
+    return _paragraph(
+        f"The builder ({escape(told.source)}) put {told.agreed} of {told.compared} layers where this "
+        f"placement has them; it fused away or renamed {len(told.missing)}."
+    ) + (f"<ul>{differing}</ul>" if differing else "")
+
+
+def _fallbacks(layers: Sequence[dict[str, str]]) -> str:
+    """A row per reason with the layers that have it."""
+    if not layers:
+        return ""
+    names: dict[tuple[str, str], list[str]] = {}
+    for layer in layers:
+        names.setdefault((layer["reason"], layer["fix"]), []).append(
+            f"<code>{escape(layer['name'])}</code> ({escape(layer['op'])})"
+        )
+    rows = "".join(
+        f"<tr><td>{', '.join(found)}</td><td>{escape(reason)}</td><td>{escape(fix)}</td></tr>"
+        for (reason, fix), found in names.items()
+    )
+    return (
+        f"<table><tr><th>on the GPU</th><th>why</th><th>what would help</th></tr>{rows}</table>"
+    )
 
 
 def _bars(rows: Sequence[tuple[str, float, str]]) -> str:

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 if TYPE_CHECKING:
     from edgetrt.engine.accuracy import Verdict
-    from edgetrt.engine.variants import Variant
+    from edgetrt.engine.bench import Figures
+    from edgetrt.engine.fitting import Fitted, Order
+    from edgetrt.engine.shop import Product, Shop
+    from edgetrt.engine.variants import Choice, Variant
     from edgetrt.model.placement import Placement
+
+NETWORK = "model.onnx"
+"""Name of the network in a cache entry: its metadata say how the engine's tensors are read."""
+
+ENOUGH = 32
+"""Frames below which the report asks for more."""
 
 
 class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,8 +54,10 @@ class Tried(msgspec.Struct, frozen=True, kw_only=True):
         latency_ms: median of one inference here.
         bytes: of the network's file.
         layers: in this precision.
-        everything: agreement had every layer been quantized.
+        everything: agreement had every layer been quantized; None where that was not tried.
         kept: layers left in higher precision, each with its reason.
+        trials: mixtures that the search for those layers judged.
+        cut: the search ran out of time, and layers that it did not resolve stayed as well.
     """
 
     precision: str
@@ -56,10 +69,35 @@ class Tried(msgspec.Struct, frozen=True, kw_only=True):
     layers: int
     everything: float | None
     kept: list[dict[str, Any]]
+    trials: int = 0
+    cut: bool = False
+
+
+class Compared(msgspec.Struct, frozen=True, kw_only=True):
+    """How well the placement foretold what the builder did.
+
+    Attributes:
+        source: who told what the builder did: `inspector`, `log` or `network` (what it meant to do).
+        agreed: layers on the device that was foretold, of `compared` that both name.
+        differing: `name: foretold, built` for the others.
+        missing: layers that the builder fused away or renamed.
+    """
+
+    source: str
+    agreed: int
+    compared: int
+    differing: list[str]
+    missing: list[str]
 
 
 class Placed(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the layers run; see `edgetrt.model.placement.Placement`."""
+    """Where the layers run; see `edgetrt.model.placement.Placement`.
+
+    Attributes:
+        here: the engine of this report was built for the target; otherwise the placement alone is for
+            it, and the engine is for this machine.
+        compared: with the builder's own placement; None where nothing was built for the DLA.
+    """
 
     target: str
     trt: str
@@ -71,6 +109,8 @@ class Placed(msgspec.Struct, frozen=True, kw_only=True):
     loadables: int
     crossings: int
     layers: list[dict[str, str]]
+    here: bool = True
+    compared: Compared | None = None
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,6 +159,111 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     advice: list[str]
     warnings: list[str]
 
+    def asked_as(self, name: str, model: Path) -> Report:
+        """The same engine, found in the cache for a pipeline and a file of these names."""
+        return msgspec.structs.replace(self, name=name, model=str(model.resolve()), cache="hit")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the steps of a deployment made."""
+
+    order: Order
+    shop: Shop
+    network: Fitted
+    choice: Choice
+    product: Product
+    verdict: Verdict | None
+    figures: Figures | None
+
+
+def tell(
+    made: Outcome,
+    *,
+    engine: str,
+    frames: int,
+    waterfall_ms: dict[str, float],
+    build_s: float,
+    steps_s: dict[str, float],
+    warnings: list[str],
+) -> Report:
+    """The report of a deployment that has just been made; `frames` were there."""
+    order, shop, figures, choice = made.order, made.shop, made.figures, made.choice
+    own = figures.warnings if figures else _NOT_RUN
+    return Report(
+        name=order.name,
+        model=str(order.recipe.model.resolve()),
+        engine=engine,
+        cache="miss",
+        backend=shop.backend,
+        toolchain=f"{shop.toolchain.flavour} {shop.toolchain.version}",
+        device=shop.device.model,
+        precision=choice.taken.precision,
+        reason=choice.reason,
+        tried=[tried(variant, taken=variant is choice.taken) for variant in choice.tried],
+        placement=_placement(made),
+        rewrites=list(made.network.changes),
+        accuracy=accuracy(made.verdict, min(ENOUGH, frames)),
+        latency_ms=msgspec.to_builtins(figures.latency_ms) if figures else None,
+        throughput_qps=figures.throughput_qps if figures else None,
+        waterfall_ms=waterfall_ms,
+        bytes=made.product.path.stat().st_size,
+        build_s=build_s,
+        steps_s=steps_s,
+        advice=_advice(made, frames),
+        warnings=[*warnings, *made.product.warnings, *own, *_elsewhere(order, shop)],
+    )
+
+
+_NOT_RUN = (
+    "the engine was built and not run, because no GPU is here: the accuracy is the network's own, and "
+    "there are no times",
+)
+
+
+def _placement(made: Outcome) -> Placed | None:
+    placement = made.network.placement
+    if placement is None:
+        return None
+    expected = {p.name: p.device.upper() for p in placement.layers if p.device != "folded"}
+    compared = made.shop.compare(expected, made.product) if made.order.core is not None else None
+    return placed(placement, made.order.here, compared)
+
+
+def _elsewhere(order: Order, shop: Shop) -> list[str]:
+    """Say plainly that a placement for another board is not what was built."""
+    if order.target is None or order.here:
+        return []
+    return [
+        f"the placement is for {order.target}; the engine made here is for this machine "
+        f"({shop.device.model}, {shop.backend}) and uses no DLA: deploy on the board to build that one"
+    ]
+
+
+def _advice(made: Outcome, frames: int) -> list[str]:
+    """What would make the next deployment better."""
+    advice, taken, placement = [], made.choice.taken, made.network.placement
+    if not frames:
+        advice.append(
+            "No frames, so nothing lower than FP32 could be judged: add --calib FOLDER or --source URI."
+        )
+    elif frames < ENOUGH:
+        advice.append(f"Only {frames} frames: 100 to 500 varied ones judge and calibrate better.")
+    if taken.everything is not None and taken.kept:
+        advice.append(
+            f"{len(taken.kept)} layers stay in floating point; with every layer in INT8 the "
+            f"agreement would be {taken.everything:.4f}."
+        )
+    if taken.cut:
+        seconds = made.order.search_s
+        advice.append(
+            f"The search for the layers that INT8 hurts ended after {seconds:g} s and {taken.trials} "
+            f"trials, before it knew them all: --search-s {seconds * 4:g} may leave fewer in floating point."
+        )
+    if placement is not None and placement.hint:
+        advice.append(placement.hint)
+    return advice
+
 
 def accuracy(verdict: Verdict | None, frames: int) -> Accuracy | None:
     """The gate's verdict as it is told."""
@@ -149,10 +294,12 @@ def tried(variant: Variant, *, taken: bool) -> Tried:
         layers=variant.changed,
         everything=None if variant.everything is None else round(variant.everything, 5),
         kept=[msgspec.to_builtins(layer) for layer in variant.kept],
+        trials=variant.trials,
+        cut=variant.cut,
     )
 
 
-def placed(placement: Placement) -> Placed:
+def placed(placement: Placement, here: bool, compared: Compared | None) -> Placed:
     """A placement as it is told."""
     return Placed(
         target=placement.target,
@@ -168,4 +315,6 @@ def placed(placement: Placement) -> Placed:
             {"name": p.name, "op": p.op, "device": p.device, "reason": p.reason, "fix": p.fix}
             for p in placement.layers
         ],
+        here=here,
+        compared=compared,
     )

@@ -8,6 +8,9 @@
        take out the layers with the largest rounding noise, by bisection.
     4. Put back harmful layers, the cheapest first, as far as the limit allows.
 
+When the trials or the time end during step 2, groups are left that are known to cost much and not which of
+their layers do. Step 3 then takes out layers in the order of their groups' losses, by bisection.
+
 The score is the caller's, in the measure of the task; nothing here knows what a decode is.
 """
 
@@ -15,7 +18,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +65,7 @@ class Mixture:
         score: of the mixture.
         limit: largest loss allowed.
         trials: networks that were scored.
+        order: the quantized layers, by what their group lost when tried alone, the most first.
     """
 
     kept: tuple[KeptFloat, ...]
@@ -71,6 +75,7 @@ class Mixture:
     score: float
     limit: float
     trials: int
+    order: tuple[str, ...] = ()
 
     @property
     def holds(self) -> bool:
@@ -79,7 +84,12 @@ class Mixture:
 
 
 def search(
-    quantizer: Quantizer, score: Score, out: Path, limit: float, max_trials: int = 80
+    quantizer: Quantizer,
+    score: Score,
+    out: Path,
+    limit: float,
+    max_trials: int = 80,
+    over: Callable[[], bool] = lambda: False,
 ) -> Mixture:
     """Write the INT8 network with as few layers in floating point as the limit allows.
 
@@ -88,14 +98,43 @@ def search(
         score: judges a file.
         out: where the mixture goes.
         limit: largest loss of score.
-        max_trials: soft end of the search; groups that are not resolved by then stay float as a whole.
+        max_trials: soft end of the search; groups that are not resolved by then are judged as a whole.
+        over: another soft end: true when the caller's time is up.
 
     Returns:
         What was found. When `holds` is false, even the most careful mixture loses more than the limit.
     """
     with tempfile.TemporaryDirectory(prefix="edgetrt-") as work:
-        trial = _Trials(quantizer, score, Path(work) / "trial.onnx", max_trials)
+        trial = _Trials(quantizer, score, Path(work) / "trial.onnx", max_trials, over)
         mixture = _Search(quantizer, trial, limit).run()
+    quantizer.write(out, [layer.node for layer in mixture.kept])
+    return mixture
+
+
+def refine(
+    quantizer: Quantizer,
+    score: Score,
+    out: Path,
+    limit: float,
+    begun: Mixture,
+    over: Callable[[], bool] = lambda: False,
+) -> Mixture:
+    """Write a mixture that a search found by a rougher score, with more layers in floating point if need be.
+
+    Step 3 alone, by the finer score: what the search kept stays, and of the rest those that lost most alone
+    go out until the limit holds.
+
+    Args:
+        quantizer: as for `search`.
+        score: the finer one.
+        out: where the mixture goes.
+        limit: largest loss of the finer score.
+        begun: what the search found.
+        over: soft end; the most careful mixture known to hold is taken then.
+    """
+    with tempfile.TemporaryDirectory(prefix="edgetrt-") as work:
+        trial = _Trials(quantizer, score, Path(work) / "trial.onnx", 80, over)
+        mixture = _Search(quantizer, trial, limit).go_on(begun)
     quantizer.write(out, [layer.node for layer in mixture.kept])
     return mixture
 
@@ -103,8 +142,16 @@ def search(
 class _Trials:
     """Scores mixtures, counts them, and remembers what it has seen."""
 
-    def __init__(self, quantizer: Quantizer, score: Score, path: Path, most: int) -> None:
+    def __init__(
+        self,
+        quantizer: Quantizer,
+        score: Score,
+        path: Path,
+        most: int,
+        over: Callable[[], bool],
+    ) -> None:
         self._quantizer, self._score, self._path, self._most = quantizer, score, path, most
+        self._over = over
         self._names = [node.name for node in quantizer.candidates()]
         self._seen: dict[frozenset[str], float] = {}
 
@@ -114,7 +161,7 @@ class _Trials:
 
     @property
     def spent(self) -> bool:
-        return self.count >= self._most
+        return self.count >= self._most or self._over()
 
     def without(self, keep: Collection[str]) -> float:
         """Score with everything quantized but `keep`."""
@@ -137,6 +184,10 @@ class _Group:
     loss: float
 
 
+def _worst_first(groups: list[_Group]) -> list[_Group]:
+    return sorted(groups, key=lambda group: group.loss, reverse=True)
+
+
 class _Search:
     """The four steps, over one network."""
 
@@ -144,6 +195,8 @@ class _Search:
         self._quantizer, self._trial, self._limit = quantizer, trial, limit
         self._nodes = {node.name: node for node in quantizer.candidates()}
         self._float = trial.without(list(self._nodes))
+        self._harmless: list[_Group] = []
+        self._unresolved: list[_Group] = []
 
     def run(self) -> Mixture:
         """Search; the reasons are told at the end."""
@@ -151,10 +204,12 @@ class _Search:
         harmful: list[_Group] = []
         extra: list[str] = []
         if not self._ok(everything):
-            harmful = self._harmful(tuple(self._nodes))
-            extra = self._noisy({name for group in harmful for name in group.names})
+            harmful = self._harmful(tuple(self._nodes), self._float - everything)
+            extra = self._more({name for group in harmful for name in group.names})
             harmful = self._put_back(harmful, extra)
-        groups = {name: group for group in harmful for name in group.names}
+        unresolved = [replace(group, loss=float("nan")) for group in self._unresolved]
+        groups = {name: group for group in (*unresolved, *harmful) for name in group.names}
+        groups = {name: groups[name] for name in groups if name in extra or groups[name] in harmful}
         keep = [name for name in self._nodes if name in groups or name in extra]
         return Mixture(
             kept=tuple(self._told(name, groups.get(name)) for name in keep),
@@ -164,39 +219,73 @@ class _Search:
             score=self._trial.without(keep),
             limit=self._limit,
             trials=self._trial.count,
+            order=self._order(keep),
+        )
+
+    def _order(self, keep: Collection[str]) -> tuple[str, ...]:
+        """Quantized layers by the loss of the group they were tried in; those never tried come last."""
+        tried = _worst_first([*self._unresolved, *self._harmless])
+        names = dict.fromkeys([*(name for group in tried for name in group.names), *self._nodes])
+        return tuple(name for name in names if name not in keep)
+
+    def go_on(self, begun: Mixture) -> Mixture:
+        """Step 3 behind a search that is over."""
+        kept = {layer.node for layer in begun.kept}
+        extra = [self._told(name, None) for name in self._fewest(kept, list(begun.order))]
+        keep = [*kept, *(layer.node for layer in extra)]
+        return replace(
+            begun,
+            kept=(*begun.kept, *extra),
+            quantized=len(self._nodes) - len(keep),
+            score_float=self._float,
+            score=self._trial.without(keep),
+            limit=self._limit,
+            trials=begun.trials + self._trial.count,
         )
 
     def _ok(self, score: float) -> bool:
         return self._float - score <= self._limit
 
-    def _harmful(self, names: tuple[str, ...]) -> list[_Group]:
-        """Step 2: the smallest groups that cost more than a share of the limit, in graph order."""
+    def _harmful(self, names: tuple[str, ...], loss: float) -> list[_Group]:
+        """Step 2: the layers that alone cost more than a share of the limit, in graph order."""
         found: list[_Group] = []
-        open_groups = [names[: len(names) // 2], names[len(names) // 2 :]]
+        open_groups = [(names[: len(names) // 2], loss), (names[len(names) // 2 :], loss)]
         while open_groups:
-            group = open_groups.pop(0)
+            group, parent = open_groups.pop(0)
             if not group:
                 continue
             if self._trial.spent:
-                found.append(_Group(group, float("nan")))
+                self._unresolved.append(_Group(group, parent))
                 continue
             loss = self._float - self._trial.only(group)
             if loss <= self._limit * HARMLESS:
+                self._harmless.append(_Group(group, loss))
                 continue
             if len(group) == 1:
                 found.append(_Group(group, loss))
             else:
                 middle = len(group) // 2
-                open_groups += [group[:middle], group[middle:]]
+                open_groups += [(group[:middle], loss), (group[middle:], loss)]
         return found
+
+    def _more(self, harmful: Collection[str]) -> list[str]:
+        """Step 3: what else must stay float."""
+        if not self._unresolved:
+            return self._noisy(harmful)
+        first = [name for group in _worst_first(self._unresolved) for name in group.names]
+        return self._fewest(harmful, [*first, *self._order({*first, *harmful})])
 
     def _noisy(self, harmful: Collection[str]) -> list[str]:
         """Step 3: how many of the noisiest other layers must stay float as well."""
         rest = sorted((n for n in self._nodes if n not in harmful), key=self._signal_to_noise)
+        return self._fewest(harmful, rest)
+
+    def _fewest(self, harmful: Collection[str], rest: list[str]) -> list[str]:
+        """How many from the beginning of `rest` must stay float besides `harmful`, by bisection."""
         if self._ok(self._trial.without(harmful)):
             return []
         few, many = 0, len(rest)
-        while many - few > 1 and not self._trial.spent:
+        while many - few > 1:
             middle = (few + many) // 2
             if self._ok(self._trial.without({*harmful, *rest[:middle]})):
                 many = middle

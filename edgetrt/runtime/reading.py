@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from edgetrt.types import Shape, TensorSpec
 
 
-RANKED_FROM = 0.001
+RANKED_FROM = 0.01
 """Average precision ranks boxes of every score; below this they are noise."""
 
 

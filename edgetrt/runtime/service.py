@@ -71,6 +71,7 @@ class Service:
         self._frames = frames
         self._progress = progress
         self.malformed = 0
+        self._activating = threading.Lock()
 
     def run(self, stop: threading.Event) -> bool:
         """Work to the end; True when no pipeline failed.
@@ -137,13 +138,15 @@ class Service:
         if supervisor is None:
             error = f"no pipeline {message.pipeline!r} runs here; it will after the next start"
         else:
-            try:
-                network = self._reopen(message.pipeline)
-                engine = network.fingerprint
-                if not supervisor.swap(network, SWAP_S):
-                    error = f"the pipeline is {supervisor.meter.state} and took no other engine"
-            except EdgetrtError as failure:
-                error = failure.message
+            # One after the other: a slow load of an older engine must not come after a newer one's.
+            with self._activating:
+                try:
+                    network = self._reopen(message.pipeline)
+                    engine = network.fingerprint
+                    if not supervisor.swap(network, SWAP_S):
+                        error = f"the pipeline is {supervisor.meter.state} and took no other engine"
+                except EdgetrtError as failure:
+                    error = failure.message
         answer = wire.ActivatedMessage(pipeline=message.pipeline, engine=engine, error=error)
         with Sender(self._inbox.path.with_name(message.reply)) as asker:
             asker.send(wire.encode(answer))
