@@ -44,7 +44,7 @@ def examine(broker: BrokerConfig) -> tuple[Finding, ...]:
     board = jetson.identify()
     return (
         Finding("edgetrt", "ok", f"{__version__} on Python {platform.python_version()}"),
-        _python(),
+        Finding("python", "ok", sys.executable),
         _board(board),
         _tensorrt(is_jetson=board is not None),
         *_backends(is_jetson=board is not None),
@@ -54,11 +54,6 @@ def examine(broker: BrokerConfig) -> tuple[Finding, ...]:
         _mosquitto(),
         _broker(broker),
     )
-
-
-def _python() -> Finding:
-    base = f"{sys.version_info.major}.{sys.version_info.minor}"
-    return Finding("python", "ok", f"{sys.executable} ({base})")
 
 
 def _board(board: DeviceIdentity | None) -> Finding:
@@ -118,7 +113,11 @@ def _resize() -> Finding:
 def _video() -> Finding:
     if find_spec("av") is None:
         return Finding("video files and RTSP", "problem", "PyAV is missing", "pip install av")
-    import av
+    try:
+        import av
+    except ImportError as error:
+        value = f"PyAV cannot be loaded: {error}"
+        return Finding("video files and RTSP", "problem", value, "pip install --force-reinstall av")
 
     return Finding("video files and RTSP", "ok", f"PyAV {av.__version__}")
 

@@ -35,7 +35,7 @@ def layout(spec: TensorSpec, wanted: str = "auto") -> str:
     if not found:
         raise ModelError(
             f"input {spec.name!r} has shape {list(shape)}: expected three channels on axis 1 or 3",
-            "Networks with one or four input channels need `task: {kind: raw}` and their own source.",
+            "Repeat or drop channels inside the network when you export it: frames have three.",
         )
     if wanted == "auto":
         return found[0]

@@ -85,6 +85,10 @@ def check_writable(path: Path) -> None:
         trial = path.with_name(f".{path.stem}.new{path.suffix}")
         trial.open("wb").close()
         trial.unlink()
+    except FileExistsError as error:
+        raise SinkError(
+            f"{path}: cannot be written: {error.filename} is no folder", "Name another path."
+        ) from error
     except (OSError, ValueError) as error:
         raise SinkError(
             f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}",

@@ -46,9 +46,14 @@ class JsonlSink:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("ab", buffering=0)
-        except OSError as error:
+        except FileExistsError as error:
             raise SinkError(
-                f"{path}: cannot be written: {error.strerror}", "Check the folder and its rights."
+                f"{path}: cannot be written: {error.filename} is no folder", "Name another path."
+            ) from error
+        except (OSError, ValueError) as error:
+            raise SinkError(
+                f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}",
+                "Check the folder and its rights.",
             ) from error
 
     def put(self, result: Result) -> bool:

@@ -61,3 +61,10 @@ def test_what_cannot_be_opened_is_told(tmp_path: Path) -> None:
         assert caught.value.hint
     with pytest.raises(SinkError, match="every"):
         ImageSink(tmp_path / "a.png", every=0)
+
+
+def test_a_file_where_the_folder_should_be_is_named(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.touch()
+    with pytest.raises(SinkError, match=f"{blocked} is no folder"):
+        ImageSink(blocked / "a.jpg")

@@ -101,3 +101,10 @@ def test_what_cannot_be_opened_is_told(tmp_path: Path) -> None:
         with pytest.raises(SinkError, match="cannot be written") as caught:
             JsonlSink(path, encode)
         assert caught.value.hint
+
+
+def test_a_file_where_the_folder_should_be_is_named(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.touch()
+    with pytest.raises(SinkError, match=f"{blocked} is no folder"):
+        JsonlSink(blocked / "a.jsonl", lambda _: b"{}")
