@@ -93,7 +93,8 @@ def _placement(placed: Placed) -> str:
     told = "".join(f"\n    GPU: {escape(reason)}" for reason in list(reasons)[:5])
     compared, score = placed.compared, ""
     if compared is not None:
-        score = f"\n    the builder ({compared.source}) agrees in {compared.agreed} of {compared.compared} layers"
+        same = f"{compared.agreed} of {compared.compared} layers"
+        score = f"\n    the builder ({compared.source}) agrees in {same}"
     return (
         f"Placement on {placed.target}, TensorRT {placed.trt}: {placed.verdict}; "
         f"{placed.flops_share:.1%} of the work on the DLA in {placed.loadables} loadables, "

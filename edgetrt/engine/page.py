@@ -22,7 +22,8 @@ table { border-collapse: collapse; width: 100%; } td, th { padding: .3rem .6rem;
 th { border-bottom: 1px solid #8888; } td { border-bottom: 1px solid #8883; } .n { text-align: right; }
 svg { width: 100%; height: auto; } svg text { font: 13px system-ui, sans-serif; fill: currentColor; }
 td { vertical-align: top; } .what { white-space: nowrap; } details { margin: .2rem 0; }
-dl { display: flex; flex-wrap: wrap; gap: .5rem 2rem; } dt { opacity: .7; } dd { margin: 0; font-weight: 600; }
+dl { display: flex; flex-wrap: wrap; gap: .5rem 2rem; } dt { opacity: .7; }
+dd { margin: 0; font-weight: 600; }
 .ok { color: #3a8f3a; } .bad { color: #c23b3b; } code { font-size: .85em; overflow-wrap: anywhere; }
 .key { display: inline-block; width: .8em; height: .8em; border-radius: 2px; margin: 0 .3em 0 1em; }
 @media (prefers-color-scheme: dark) { body { background: #16191d; color: #e6e9ec; } .ok { color: #7cc77c; }
@@ -124,7 +125,7 @@ def _tried_row(tried: Tried) -> str:
     return (
         f"<tr><td>{'→' if tried.taken else ''}</td><td>{tried.precision}</td>"
         f"<td>{agreement}{everything}</td><td class=n>{latency}</td>"
-        f"<td class="n what">{tried.bytes / 1e6:.2f} MB</td><td class=n>{tried.layers or ''}</td>"
+        f"<td class='n what'>{tried.bytes / 1e6:.2f} MB</td><td class=n>{tried.layers or ''}</td>"
         f"<td>{kept}</td></tr>"
     )
 
@@ -211,9 +212,7 @@ def _fallbacks(layers: Sequence[dict[str, str]]) -> str:
         f"<tr><td>{', '.join(found)}</td><td>{escape(reason)}</td><td>{escape(fix)}</td></tr>"
         for (reason, fix), found in names.items()
     )
-    return (
-        f"<table><tr><th>on the GPU</th><th>why</th><th>what would help</th></tr>{rows}</table>"
-    )
+    return f"<table><tr><th>on the GPU</th><th>why</th><th>what would help</th></tr>{rows}</table>"
 
 
 def _bars(rows: Sequence[tuple[str, float, str]]) -> str:

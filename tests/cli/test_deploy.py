@@ -105,9 +105,9 @@ def test_a_hit_needs_neither_numpy_nor_the_network_s_reader(here: Machine) -> No
         "print([m for m in ('numpy', 'onnx', 'onnxruntime', 'openvino') if m in sys.modules],"
         "file=sys.stderr)"
     )
+    words = ("deploy", here.model, "--precision", "fp16", "--calib", here.frames, *QUICK, "--json")
     done = subprocess.run(
-        [sys.executable, "-c", code, "deploy", here.model, "--precision", "fp16"]
-        + ["--calib", here.frames, *QUICK, "--json"],
+        [sys.executable, "-c", code, *map(str, words)],
         env=here.environment,
         capture_output=True,
         text=True,
