@@ -79,8 +79,11 @@ def options(
         bool, typer.Option("--debug", help="Show Python tracebacks, for bug reports.")
     ] = False,
 ) -> None:
-    """Options before the command."""
-    os.environ["EDGETRT_DEBUG"] = "1" if debug else os.environ.get("EDGETRT_DEBUG", "")
+    """Options before the command; processes that it starts inherit them."""
+    for name, wanted in (("EDGETRT_DEBUG", debug), ("EDGETRT_VERBOSE", verbose)):
+        if wanted:
+            os.environ[name] = "1"
+    debug, verbose = bool(os.environ.get("EDGETRT_DEBUG")), bool(os.environ.get("EDGETRT_VERBOSE"))
     level = logging.DEBUG if debug else logging.INFO if verbose else logging.WARNING
     logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
 

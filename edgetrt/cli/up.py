@@ -13,7 +13,7 @@ from edgetrt.cli.runtime import DEFAULT_CONFIG
 
 RESTART_S = 2.0
 
-FINAL = {"agent": (77, 78), "runtime": (0, 1, 65, 78)}
+FINAL = {"agent": (78,), "runtime": (0, 1, 65, 78)}
 """Exit codes that another start would only repeat: all over, or a mistake to mend."""
 
 

@@ -52,3 +52,11 @@ def test_a_device_without_pipelines_says_so(tmp_path: Path) -> None:
     done = edgetrt("up", "--config", device(tmp_path))
     assert done.code == 0
     assert "no pipeline" in done.err
+
+
+def test_debug_and_verbose_reach_the_children(tmp_path: Path) -> None:
+    config = device(tmp_path, pipeline=SCENE.replace("person.onnx", "none.onnx"))
+    assert "INFO" not in edgetrt("up", "--config", config).err
+    told = edgetrt("--verbose", "up", "--config", config).err
+    assert "INFO" in told
+    assert "DEBUG" not in told
