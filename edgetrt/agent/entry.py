@@ -5,6 +5,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+import msgspec
+
 _OVERHEAD = 96
 """Bytes of a row beside topic and payload, roughly."""
 
@@ -16,6 +18,9 @@ class Priority(enum.IntEnum):
     HEALTH = 1
     RESULT = 2
 
+    # Enum's own hash is written in Python, and these are keys at every step of a message.
+    __hash__ = int.__hash__
+
     @property
     def label(self) -> str:
         """As written in a config and in health."""
@@ -26,8 +31,7 @@ Key = tuple[int, int]
 """Epoch and sequence number: the place in the order, and what a receiver tells messages apart by."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """A message that waits for its acknowledgement.
 
     Attributes:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
@@ -41,7 +41,7 @@ class Store(Protocol):
     def commit(
         self,
         added: Sequence[Entry],
-        removed: Collection[tuple[Priority, Key]],
+        removed: Mapping[tuple[Priority, Key], int],
         busy: Collection[Key],
         now: Moment,
     ) -> list[tuple[Priority, Key]]:
@@ -106,7 +106,7 @@ class Keeper:
         }
         self._waiting_bytes = 0
         self._writing: frozenset[Key] = frozenset()
-        self._removed: set[tuple[Priority, Key]] = set()
+        self._removed: dict[tuple[Priority, Key], int] = {}
         self._store: Store | None = None
         self._thread = ThreadPoolExecutor(1, "outbox")
         self._turn = asyncio.Lock()
@@ -142,7 +142,7 @@ class Keeper:
         if key in self._waiting[entry.priority] and key not in self._writing:
             self._take_out(entry.priority, key)
         elif self._open_store is not None:
-            self._removed.add((entry.priority, key))
+            self._removed[entry.priority, key] = entry.size
             self._dirty.set()
             if len(self._removed) >= _URGENT:
                 self._urgent.set()
@@ -179,7 +179,7 @@ class Keeper:
             self._dirty.clear()
             self._urgent.clear()
             added = [entry for held in self._waiting.values() for entry in held.values()]
-            removed = frozenset(self._removed)
+            removed = dict(self._removed)
             if not (added or removed or idle or self.state.error):
                 return  # acknowledged before it was worth a write
             busy = frozenset(self._busy)
@@ -199,7 +199,8 @@ class Keeper:
             if dropped is None:
                 return
             self.state.commits += 1
-            self._removed -= removed
+            for gone in removed:
+                del self._removed[gone]
             for entry in added:
                 if entry.key in self._waiting[entry.priority]:
                     self._take_out(entry.priority, entry.key)

@@ -30,6 +30,7 @@ _LIVE = 2048
 _RETRY_S = 30.0
 _DEAF_S = 30.0
 _ORIGIN: Key = (-1, -1)
+_EXPIRY_S = {priority: wire.EXPIRY_S[priority.label] for priority in Priority}
 
 
 class Outbox:
@@ -202,7 +203,7 @@ class Outbox:
         self._flying[entry.key] = entry
         payload = wire.as_historical(entry.payload) if historical else entry.payload
         done = partial(self._done, entry)
-        expiry_s = wire.EXPIRY_S[entry.priority.label]
+        expiry_s = _EXPIRY_S[entry.priority]
         try:
             self._transport.post(entry.topic, payload, done, expiry_s=expiry_s)
         except TransportError as error:
@@ -261,8 +262,9 @@ class Outbox:
 
     def _done(self, entry: Entry, error: TransportError | None) -> None:
         """What became of an entry that was handed over."""
-        self._flying.pop(entry.key, None)
-        self._busy.discard(entry.key)
+        key = entry.key
+        self._flying.pop(key, None)
+        self._busy.discard(key)
         if isinstance(error, NotConnectedError):
             self._rewind()
         elif isinstance(error, UnheardError) and self._keep_unheard:

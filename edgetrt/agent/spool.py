@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sqlite3
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -77,6 +77,9 @@ class Spool:
             Priority.RESULT: config.result,
         }
         self._most_bytes = config.max_mb * 1e6
+        # The limits are on what is said; the index and what is added before the limits are looked at
+        # may take as much again.
+        self._most_pages = int((config.max_mb + config.memory_mb) * 2e6 / _PAGE) + 64
         self._depths = dict.fromkeys(Priority, Depth())
         self._base: sqlite3.Connection | None = None
         self._guarded(lambda: None)
@@ -89,7 +92,7 @@ class Spool:
     def commit(
         self,
         added: Sequence[Entry],
-        removed: Collection[tuple[Priority, Key]],
+        removed: Mapping[tuple[Priority, Key], int],
         busy: Collection[Key],
         now: Moment,
     ) -> list[tuple[Priority, Key]]:
@@ -97,7 +100,7 @@ class Spool:
 
         Args:
             added: new entries; one that is stored already is left as it is.
-            removed: entries that the broker acknowledged.
+            removed: entries that the broker acknowledged, with their sizes.
             busy: entries that are being sent, which no limit removes.
             now: for the ages.
 
@@ -123,7 +126,7 @@ class Spool:
     def _commit(
         self,
         added: Sequence[Entry],
-        removed: Collection[tuple[Priority, Key]],
+        removed: Mapping[tuple[Priority, Key], int],
         busy: Collection[Key],
         now: Moment,
     ) -> list[tuple[Priority, Key]]:
@@ -147,18 +150,20 @@ class Spool:
             count = base.executemany(_INSERT, rows).rowcount if rows else 0
             if count == len(rows):
                 self._grow(priority, count, sum(row[6] for row in rows))
-            elif count >= 0:
+            else:
                 self._depths = _count(base)
 
-    def _delete(self, base: sqlite3.Connection, removed: Collection[tuple[Priority, Key]]) -> None:
-        for priority, (epoch, seq) in removed:
-            found = base.execute(
-                "SELECT size FROM outbox WHERE class = ? AND epoch = ? AND seq = ?",
-                (priority, epoch, seq),
-            ).fetchone()
-            if found is not None:
-                base.execute(_DELETE, (priority, epoch, seq))
-                self._grow(priority, -1, -found[0])
+    def _delete(
+        self, base: sqlite3.Connection, removed: Mapping[tuple[Priority, Key], int]
+    ) -> None:
+        for priority in Priority:
+            rows = [(of, *key) for of, key in removed if of is priority]
+            count = base.executemany(_DELETE, rows).rowcount if rows else 0
+            if count == len(rows):
+                size = sum(size for (of, _), size in removed.items() if of is priority)
+                self._grow(priority, -count, -size)
+            else:
+                self._depths = _count(base)
 
     def _trim(
         self, base: sqlite3.Connection, busy: Collection[Key], now: Moment
@@ -231,8 +236,7 @@ class Spool:
                 base.text_factory = lambda raw: raw.decode(errors="replace")
                 _check_version(base)
                 base.executescript(_SCHEMA)
-                # The limits are on what is said; free pages and the index may take as much again.
-                base.execute(f"PRAGMA max_page_count = {int(self._most_bytes * 2 / _PAGE) + 64}")
+                base.execute(f"PRAGMA max_page_count = {self._most_pages}")
                 self._depths = _count(base)
             except BaseException:
                 base.close()

@@ -26,6 +26,7 @@ from edgetrt.cli import (
     rollback,
     run,
     runtime,
+    status,
     up,
     update,
     verify,
@@ -52,6 +53,7 @@ for command in (
     doctor.doctor,
     demo.demo,
     up.up,
+    status.status,
     agent.agent,
     runtime.runtime,
 ):

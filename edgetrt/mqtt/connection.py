@@ -8,8 +8,7 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from paho.mqtt.enums import MQTTErrorCode
 
@@ -35,8 +34,7 @@ _FRAMING = 64
 """Bytes that the MQTT packet may need beside topic and payload."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Outgoing:
+class _Outgoing(NamedTuple):
     """A message that waits for its place in the window."""
 
     topic: str
