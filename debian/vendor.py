@@ -18,13 +18,35 @@ import sys
 import tempfile
 import uuid
 import zipfile
+from dataclasses import asdict, dataclass, field
 from email.parser import HeaderParser
+from fnmatch import fnmatch
 from pathlib import Path
+
+
+@dataclass
+class Part:
+    """One library of the folder.
+
+    Attributes:
+        version: of it.
+        licence: as its maker writes it.
+        summary: one line.
+        per_python: whether each Python has a wheel of its own.
+        hashes: SHA-256 of the wheels taken.
+    """
+
+    version: str
+    licence: str
+    summary: str
+    per_python: bool
+    hashes: list[str] = field(default_factory=list)
+
 
 HERE = Path(__file__).parent
 LOCK = HERE / "vendor.lock"
-PYTHONS = {"arm64": ("310", "312", "313"), "amd64": ("310", "311", "312", "313")}
-"""Ubuntu 22.04 and 24.04 with JetPack 6 and 7, Debian 13; Debian 12 where no Jetson is."""
+PYTHONS = ("310", "311", "312", "313")
+"""Ubuntu 22.04 (JetPack 6), Debian 12, Ubuntu 24.04 (JetPack 7), Debian 13."""
 
 MACHINES = {"arm64": "aarch64", "amd64": "x86_64"}
 GLIBC = ("2_17", "2_24", "2_26", "2_27", "2_28", "2_31", "2_34", "2_35")
@@ -37,13 +59,11 @@ LEFT_OUT = (
     "onnx/bin/*",
     # The extension has the library linked in; this copy is for C programs.
     "onnxruntime/capi/libonnxruntime.so*",
-    "onnxruntime/transformers/*",
+    "onnxruntime/transformers/models/*",
     "onnxruntime/tools/mobile_helpers/*",
     "onnxruntime/tools/qdq_helpers/*",
     "onnxruntime/datasets/*",
     "sympy/*/tests/*",
-    "sympy/*/*/tests/*",
-    "sympy/*/*/*/tests/*",
     "mpmath/tests/*",
     "sympy/benchmarks/*",
     "av/include/*",
@@ -63,7 +83,7 @@ LEFT_OUT = (
     "*.dist-info/zip-safe",
     "*.data/*",
 )
-"""Tests, sources and what only pip reads, as paths in a wheel."""
+"""Tests, sources and what only pip reads, as names in a wheel; `*` goes across folders."""
 
 
 def pins() -> list[str]:
@@ -92,12 +112,12 @@ def stable_abi(wheel: Path) -> bool:
 def lock() -> None:
     """Write the hash of every wheel that some Python on some machine needs."""
     hashes: dict[str, set[str]] = {pin: set() for pin in pins()}
-    for arch, pythons in PYTHONS.items():
-        for python in pythons:
+    for arch in MACHINES:
+        for python in PYTHONS:
             with tempfile.TemporaryDirectory() as folder:
                 download(arch, python, Path(folder), pins())
                 for wheel in Path(folder).glob("*.whl"):
-                    if stable_abi(wheel) and python != pythons[0]:
+                    if stable_abi(wheel) and python != PYTHONS[0]:
                         continue
                     name, version = wheel.name.split("-")[:2]
                     pin = f"{name.lower().replace('_', '-')}=={version}"
@@ -112,36 +132,31 @@ def lock() -> None:
 
 def fill(arch: str, folder: Path, sbom: Path) -> None:
     """Unpack every wheel for `arch` into `folder` and write what they are."""
-    parts: dict[str, dict[str, object]] = {}
-    for index, python in enumerate(PYTHONS[arch]):
+    parts: dict[str, Part] = {}
+    for index, python in enumerate(PYTHONS):
         with tempfile.TemporaryDirectory() as downloads:
-            if index == 0:
-                download(arch, python, Path(downloads), ["--require-hashes", "-r", str(LOCK)])
-            else:  # the pure and the stable ones are there by now
-                download(arch, python, Path(downloads), compiled(parts))
+            wanted = Path(downloads, "wanted.lock")
+            # After the first Python the pure and the stable ones are there.
+            wanted.write_text(LOCK.read_text() if index == 0 else compiled(parts))
+            download(arch, python, Path(downloads), ["--require-hashes", "-r", str(wanted)])
             for wheel in sorted(Path(downloads).glob("*.whl")):
                 unpack(wheel, folder)
                 note(wheel, parts)
     sbom.write_text(json.dumps(bill(arch, parts), indent=1, sort_keys=True) + "\n")
 
 
-def compiled(parts: dict[str, dict[str, object]]) -> list[str]:
-    """pip's arguments for what has a wheel per Python, hashes included."""
-    wanted = {name for name, part in parts.items() if part["per-python"]}
+def compiled(parts: dict[str, Part]) -> str:
+    """The lines of vendor.lock about what has a wheel per Python."""
+    wanted = {name for name, part in parts.items() if part.per_python}
     entries = re.split(r"\n(?=\S)", LOCK.read_text())
-    chosen = [entry for entry in entries if entry.split("==")[0] in wanted]
-    file = Path(tempfile.mkdtemp(), "compiled.lock")
-    file.write_text("\n".join(chosen) + "\n")
-    return ["--require-hashes", "-r", str(file)]
+    return "\n".join(entry for entry in entries if entry.split("==")[0] in wanted)
 
 
 def unpack(wheel: Path, folder: Path) -> None:
     """Put a wheel's files beside those that are there; a file that differs is refused."""
     with zipfile.ZipFile(wheel) as archive:
         for info in archive.infolist():
-            if info.is_dir() or any(
-                Path(info.filename).match(p) or _under(info.filename, p) for p in LEFT_OUT
-            ):
+            if info.is_dir() or left_out(info.filename):
                 continue
             target = folder / info.filename
             data = archive.read(info)
@@ -154,34 +169,25 @@ def unpack(wheel: Path, folder: Path) -> None:
             target.chmod(0o644)
 
 
-def _under(name: str, pattern: str) -> bool:
-    """Whether `pattern` names a folder (`a/b/*`) that `name` lies somewhere below."""
-    if not pattern.endswith("/*"):
-        return False
-    depth = pattern.count("/")
-    head = "/".join(name.split("/")[:depth])
-    return name.count("/") >= depth and Path(head).match(pattern[:-2])
+def left_out(name: str) -> bool:
+    """Whether no device needs a file of a wheel."""
+    return any(fnmatch(name, pattern) for pattern in LEFT_OUT)
 
 
-def note(wheel: Path, parts: dict[str, dict[str, object]]) -> None:
+def note(wheel: Path, parts: dict[str, Part]) -> None:
     """Remember name, version, licence and hash of a wheel."""
     with zipfile.ZipFile(wheel) as archive:
         path = next(n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
         about = HeaderParser().parsestr(archive.read(path).decode())
     name = re.sub(r"[-_.]+", "-", about["Name"]).lower()
-    part = parts.setdefault(
-        name,
-        {
-            "version": about["Version"],
-            "licence": about["License-Expression"] or _licence(about.get_all("Classifier") or []),
-            "summary": about["Summary"],
-            "hashes": [],
-            "per-python": not stable_abi(wheel) and "-none-any" not in wheel.name,
-        },
+    part = Part(
+        version=about["Version"],
+        licence=about["License-Expression"] or _licence(about.get_all("Classifier") or []),
+        summary=about["Summary"] or "",
+        per_python=not stable_abi(wheel) and "-none-any" not in wheel.name,
     )
-    hashes = part["hashes"]
-    assert isinstance(hashes, list)
-    hashes.append(hashlib.sha256(wheel.read_bytes()).hexdigest())
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    parts.setdefault(name, part).hashes.append(digest)
 
 
 def _licence(classifiers: list[str]) -> str:
@@ -189,22 +195,21 @@ def _licence(classifiers: list[str]) -> str:
     return " AND ".join(found) or "see its dist-info"
 
 
-def bill(arch: str, parts: dict[str, dict[str, object]]) -> dict[str, object]:
+def bill(arch: str, parts: dict[str, Part]) -> dict[str, object]:
     """The parts as CycloneDX 1.5; the same parts give the same bytes."""
-    seed = json.dumps(parts, sort_keys=True) + arch
+    seed = json.dumps({name: asdict(part) for name, part in sorted(parts.items())}) + arch
     components = [
         {
             "type": "library",
-            "bom-ref": f"pkg:pypi/{name}@{part['version']}",
-            "purl": f"pkg:pypi/{name}@{part['version']}",
+            "bom-ref": f"pkg:pypi/{name}@{part.version}",
+            "purl": f"pkg:pypi/{name}@{part.version}",
             "name": name,
-            "version": part["version"],
-            "description": part["summary"] or "",
-            "licenses": [{"license": {"name": part["licence"]}}],
+            "version": part.version,
+            "description": part.summary,
+            "licenses": [{"license": {"name": part.licence}}],
             # One wheel per Python; CycloneDX holds one hash per algorithm and component.
             "properties": [
-                {"name": "edgetrt:wheel-sha256", "value": digest}
-                for digest in part["hashes"]  # type: ignore[attr-defined]
+                {"name": "edgetrt:wheel-sha256", "value": digest} for digest in part.hashes
             ],
         }
         for name, part in sorted(parts.items())
@@ -222,7 +227,7 @@ def bill(arch: str, parts: dict[str, dict[str, object]]) -> dict[str, object]:
 if __name__ == "__main__":
     if sys.argv[1:] == ["lock"]:
         lock()
-    elif len(sys.argv) == 5 and sys.argv[1] == "fill" and sys.argv[2] in PYTHONS:
+    elif len(sys.argv) == 5 and sys.argv[1] == "fill" and sys.argv[2] in MACHINES:
         fill(sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4]))
     else:
         sys.exit(__doc__)
