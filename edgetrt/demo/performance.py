@@ -190,7 +190,7 @@ def _write_config(plan: Plan) -> Path:
         "backend": plan.backend,
         "sinks": [f"video:{plan.output / 'street.mp4'}", f"image:{plan.output / 'street.jpg'}"],
     }
-    broker = {"host": plan.broker.host, "port": plan.broker.port}
+    broker = {"host": plan.broker.host, "port": plan.broker.port, "spread_s": 0}
     device = {
         "device": DEVICE,
         "broker": broker,
