@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +18,9 @@ def doctor(
         Path | None, typer.Option(help="agent.yaml whose broker is looked for.")
     ] = None,
     broker: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Broker to try.")] = None,
+    sandbox: Annotated[
+        bool, typer.Option(help="Look from inside the runtime's systemd unit; needs root.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Examine this machine; exits with 1 when something needed does not work."""
@@ -24,11 +29,19 @@ def doctor(
 
     from edgetrt import config as configs
     from edgetrt import document
+    from edgetrt import sandbox as boundary
     from edgetrt.cli import output
-    from edgetrt.doctor import examine
+    from edgetrt.doctor import Finding, examine
 
-    device = document.load(config, configs.DeviceConfig) if config else configs.DeviceConfig()
-    findings = examine(configs.broker(broker) if broker else device.broker)
+    findings: Sequence[Finding]
+    if os.environ.get(boundary.INSIDE):
+        output.print_json(boundary.inside())
+        return
+    if sandbox:
+        findings = boundary.examine()
+    else:
+        device = document.load(config, configs.DeviceConfig) if config else configs.DeviceConfig()
+        findings = examine(configs.broker(broker) if broker else device.broker)
     healthy = all(finding.state != "problem" for finding in findings)
     if json:
         output.print_json({"ok": healthy, "findings": [asdict(finding) for finding in findings]})
