@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import sys
 import time
 import traceback
@@ -94,7 +93,6 @@ def about(benches: list[Bench]) -> dict[str, Any]:
             out[name] = str(getattr(module, "__version__", getattr(module, "VERSION_TEXT", "?")))
         except ImportError:
             out[name] = None
-    out["platform"] = platform.release()
     return out
 
 
