@@ -144,11 +144,13 @@ class OutboxConfig(Struct, frozen=True):
     `store: memory` writes nothing to the disk. `max_mb` is for all classes together, `memory_mb` for
     what is not on the disk (yet). What waited is sent at `historical_hz`, after what is new; unset =
     as fast as the broker takes it. `commit_s` is how much a power cut may cost. `unheard` is about what
-    the broker took while nobody subscribed: `keep` it until someone does, or let it go.
+    the broker took while nobody subscribed: `keep` it until someone does, or let it go. A disk with less
+    than `leave_free_mb` gets nothing more: others need it, and so does the removal of what was sent.
     """
 
     store: Literal["disk", "memory"] = "disk"
     max_mb: Positive = 256.0
+    leave_free_mb: Annotated[float, msgspec.Meta(ge=0)] = 64.0
     memory_mb: Positive = 4.0
     commit_s: Positive = 1.0
     historical_hz: Positive | None = 500.0

@@ -7,7 +7,9 @@ moved aside and a new one begun, because a device that cannot report helps nobod
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
+import os
 import sqlite3
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -77,6 +79,7 @@ class Spool:
             Priority.RESULT: config.result,
         }
         self._most_bytes = config.max_mb * 1e6
+        self._leave_free_bytes = config.leave_free_mb * 1e6
         # The limits are on what is said; the index and what is added before the limits are looked at
         # may take as much again.
         self._most_pages = int((config.max_mb + config.memory_mb) * 2e6 / _PAGE) + 64
@@ -130,6 +133,8 @@ class Spool:
         busy: Collection[Key],
         now: Moment,
     ) -> list[tuple[Priority, Key]]:
+        if added:
+            self._check_room(sum(entry.size for entry in added))
         before = dict(self._depths)
         try:
             with _transaction(self._open()) as base:
@@ -139,6 +144,18 @@ class Spool:
         except BaseException:
             self._depths = before
             raise
+
+    def _check_room(self, size: int) -> None:
+        """Leave others some of the disk; what is removed needs room for its log, too.
+
+        What is added is written twice: to the log, and from there to its place.
+        """
+        found = os.statvfs(self.path.parent)
+        free = found.f_bavail * found.f_frsize
+        if free < self._leave_free_bytes + 2 * size:
+            raise OSError(
+                errno.ENOSPC, f"{free / 1e6:.1f} MB free, {self._leave_free_bytes / 1e6:g} are left"
+            )
 
     def _insert(self, base: sqlite3.Connection, added: Sequence[Entry]) -> None:
         for priority in Priority:
@@ -257,7 +274,9 @@ class Spool:
                 self._open()
                 return step()
         except (sqlite3.Error, OSError) as error:
-            self.close()
+            # A full disk can still be read, and a file on it may not open again.
+            if "full" not in str(error) and getattr(error, "errno", None) != errno.ENOSPC:
+                self.close()
             raise StoreError(
                 f"outbox {self.path}: {error}",
                 "Is the disk full, read-only or missing, or does another agent use the file?",

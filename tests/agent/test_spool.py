@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -115,7 +116,6 @@ def test_what_is_too_old_goes_also_when_nothing_comes(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_told_and_costs_nothing_that_was_there(tmp_path: Path) -> None:
-    config = limited(max_mb=0.1)
     config = OutboxConfig(max_mb=0.1, memory_mb=0.1, result=ENDLESS)
     spool = Spool(tmp_path / "outbox.db", config)
     spool.commit([entry(0)], {}, [], NOW)
@@ -126,6 +126,20 @@ def test_a_full_disk_is_told_and_costs_nothing_that_was_there(tmp_path: Path) ->
     spool.commit([entry(1)], {(RESULT, (1, 0)): entry(0).size}, [], NOW)
     assert seqs(spool) == [1]
     spool.close()
+
+
+def test_the_last_of_the_disk_is_left_to_others_and_to_removing(tmp_path: Path) -> None:
+    path = tmp_path / "outbox.db"
+    spool = Spool(path, ROOMY)
+    spool.commit([entry(0), entry(1)], {}, [], NOW)
+    spool.close()
+    # More than any disk has free.
+    greedy = Spool(path, msgspec.structs.replace(ROOMY, leave_free_mb=1e12))
+    with pytest.raises(StoreError, match="MB free"):
+        greedy.commit([entry(2)], {(RESULT, (1, 0)): entry(0).size}, [], NOW)
+    greedy.commit([], {(RESULT, (1, 0)): entry(0).size}, [], NOW)
+    assert seqs(greedy) == [1]
+    greedy.close()
 
 
 def test_a_place_that_cannot_be_used_is_told(tmp_path: Path) -> None:
