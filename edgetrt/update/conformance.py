@@ -19,7 +19,7 @@ from tuf.ngclient import Updater
 
 from edgetrt.errors import EdgetrtError
 from edgetrt.update.fetch import Wanted, fetch
-from edgetrt.update.trust import OriginFetcher, stored_path
+from edgetrt.update.trust import OriginFetcher
 from edgetrt.update.web import WebOrigin
 
 
@@ -66,21 +66,24 @@ def _download(wishes: argparse.Namespace) -> None:
         to = wishes.target_dir / quote(name, safe="")
         if updater.find_cached_target(target, str(to)) is not None:
             continue
-        wanted = _wanted(wishes.metadata_dir, target)
-        fetched = fetch(wanted, [origin], wishes.target_dir / ".fetched")
-        with fetched.open("rb") as file:
-            target.verify_length_and_hashes(file)
-        fetched.replace(to)
+        path = _path(wishes.metadata_dir, target)
+        if "sha256" in target.hashes:
+            wanted = Wanted(path, target.hashes["sha256"], target.length)
+            fetch(wanted, [origin], wishes.target_dir / ".fetched").replace(to)
+        else:  # no release of ours, yet a target all the same
+            with OriginFetcher(origin, "").download_file(path, target.length) as file:
+                target.verify_length_and_hashes(file)
+                file.seek(0)
+                to.write_bytes(file.read())
 
 
-def _wanted(metadata: Path, target: TargetFile) -> Wanted:
+def _path(metadata: Path, target: TargetFile) -> str:
     """Repositories without consistent snapshots keep targets under their plain names."""
-    sha256 = target.hashes.get("sha256")
-    if sha256 is None:
-        raise RepositoryError(f"{target.path}: no sha256")
     root = Metadata[Root].from_bytes((metadata / "root.json").read_bytes())
-    path = stored_path(target) if root.signed.consistent_snapshot else target.path
-    return Wanted(path, sha256, target.length)
+    if not root.signed.consistent_snapshot:
+        return target.path
+    folder, slash, name = target.path.rpartition("/")
+    return f"{folder}{slash}{next(iter(target.hashes.values()))}.{name}"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -51,11 +51,13 @@ def flush_file(path: Path) -> None:
 
 
 def flush_tree(folder: Path) -> None:
-    """Bring everything below a folder to the disk."""
+    """Bring everything below a folder to the disk; files with a second name are there already."""
     for path in sorted(folder.rglob("*")):
-        if path.is_dir() and not path.is_symlink():
+        if path.is_symlink():
+            continue
+        if path.is_dir():
             flush(path)
-        elif path.is_file():
+        elif path.stat().st_nlink == 1:
             flush_file(path)
     flush(folder)
 

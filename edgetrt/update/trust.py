@@ -7,6 +7,7 @@ cut in the middle leaves the metadata from before, and with it the memory of the
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -129,7 +130,10 @@ class Trust:
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[Path]:
-        """A copy of what is trusted; kept even when the attempt fails, as TUF wants it, but whole."""
+        """A twin of what is trusted; kept even when the attempt fails, as TUF wants it, but whole.
+
+        Both share their files: the client never writes into one, it puts another in its place.
+        """
         link = self._folder / "current"
         old = self._folder / link.readlink().name if link.exists() else None
         number = 1 + int(old.name) if old else 1
@@ -141,7 +145,7 @@ class Trust:
         if old is None:
             new.mkdir(mode=0o700)
         else:
-            shutil.copytree(old, new, symlinks=True)
+            shutil.copytree(old, new, symlinks=True, copy_function=os.link)
         try:
             yield new
         finally:
@@ -247,6 +251,7 @@ def _keys(updater: Updater, folder: Path, fetcher: FetcherInterface) -> Assignme
         return assignment_keys(data)
     data = fetcher.download_bytes(f"{_BASE}{stored_path(target)}", target.length)
     target.verify_length_and_hashes(data)
+    kept.unlink(missing_ok=True)
     kept.write_bytes(data)
     return assignment_keys(data)
 
