@@ -74,8 +74,8 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         cache: `hit` or `miss`.
         report: about the engine.
-        state: `swapped` (a running runtime has taken it), `installed` (it is for the next start) or
-            `dry-run`.
+        state: `swapped` (a running runtime has taken it), `installed` (it is for the next start),
+            `cached` (it was built and cannot run here) or `dry-run`.
         detail: more about that, in words.
         previous: fingerprint of the engine that `rollback` would bring back.
         elapsed_s: the whole command.
@@ -121,7 +121,12 @@ def run(request: Request, say: Say) -> Deployment:
     cache = Cache(default_root())
     report = _make(request, plan, cache, say)
     state, detail, previous = "dry-run", "", None
-    if not request.dry_run:
+    if not request.dry_run and report.latency_ms is None:
+        state, detail = (
+            "cached",
+            "It was built and never ran, because no GPU is here: nothing was changed.",
+        )
+    elif not request.dry_run:
         say("activate")
         record = app.active().activate(_pipeline(plan), _deployed(request, plan, report))
         state, detail = tell_runtime(plan.name)

@@ -33,7 +33,8 @@ def detector(path: Path, seed: int = 0, cells: int = 8) -> Path:
         ),
         "w3": np.full((1, 4, 1, 1), 6.0, np.float32),
         "b3": np.array([-12.0], np.float32),
-        "boxes": boxes.astype(np.float32),
+        "w4": (random.standard_normal((4, 4, 1, 1)) * 0.5).astype(np.float32),
+        "grid": boxes.astype(np.float32),
         "shape": np.array([1, 5, anchors], np.int64),
     }
     nodes = [
@@ -42,6 +43,8 @@ def detector(path: Path, seed: int = 0, cells: int = 8) -> Path:
         helper.make_node("Conv", ["r1", "w2"], ["c2"], "conv2"),
         helper.make_node("Relu", ["c2"], ["r2"], "relu2"),
         helper.make_node("Conv", ["r2", "w3", "b3"], ["logit"], "score_head"),
+        helper.make_node("Conv", ["r2", "w4"], ["offset"], "box_head"),
+        helper.make_node("Add", ["offset", "grid"], ["boxes"], "to_pixels"),
         helper.make_node("Sigmoid", ["logit"], ["score"], "to_score"),
         helper.make_node("Concat", ["boxes", "score"], ["both"], "join", axis=1),
         helper.make_node("Reshape", ["both", "shape"], ["output0"], "flat"),

@@ -170,23 +170,32 @@ class Work:
     def _make(
         self, network: Fitted, frames: Frames | None
     ) -> tuple[Choice, Product, Verdict | None]:
-        """Take the first precision whose finished engine passes the gate as well.
+        """Take the first precision whose engine can be built and passes the gate as well.
 
         Raises:
             AccuracyError: none does.
+            EngineBuildError: none can be built.
         """
         bench = self._bench_of(network, frames)
-        offers = variants.choices(self._asked(frames), bench)
+        asked = self._asked(frames)
+        offers = variants.choices(asked, bench)
         while True:
             with self._step("precision"):
                 choice = next(offers)
-            with self._step("build"):
-                product = self._build(choice, network)
+            may_step_down = asked == "auto" and choice.taken.precision != "fp32"
+            try:
+                with self._step("build"):
+                    product = self._build(choice, network)
+            except EngineBuildError as error:
+                if not may_step_down:
+                    raise
+                self.warnings.append(f"{choice.taken.precision} was given up: {error.message}")
+                continue
             with self._step("verify"):
                 verdict = self._verify(product, choice, bench)
             if verdict is None or verdict.passed:
                 return choice, product, verdict
-            if self.order.recipe.config.precision != "auto" or choice.taken.precision == "fp32":
+            if not may_step_down:
                 verdict.require(f"{self.order.name} on {self.shop.backend}")
             self.warnings.append(
                 f"{choice.taken.precision} was refused: the engine's {verdict.measure} is "

@@ -37,7 +37,8 @@ def page(report: Report) -> str:
     parts = [
         f"<h1>{escape(title)}</h1>",
         _paragraph(
-            f"{report.model} on {report.device}; engine <code>{escape(report.engine[:16])}</code>, "
+            f"{escape(report.model)} on {escape(report.device)}; engine "
+            f"<code>{escape(report.engine[:16])}</code>, "
             f"{report.bytes / 1e6:.2f} MB, made in {report.build_s:.1f} s."
         ),
         _paragraph(escape(report.reason)),
