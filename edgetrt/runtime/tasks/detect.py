@@ -78,7 +78,8 @@ class Detector:
         """
         with np.errstate(invalid="ignore", over="ignore"):  # infinities are looked for below
             found = self._decode(np.asarray(tensors[self._name][0], np.float32), self._limits)
-        placed.to_frame(found.boxes, size)
+        if len(found):
+            placed.to_frame(found.boxes, size)
         return found
 
 
@@ -87,6 +88,10 @@ def decode_columns(output: Floats, limits: Limits) -> Detections:
     scores = output[4] if len(output) == 5 else output[4:].max(axis=0)
     finite("scores", scores)
     picked = np.flatnonzero(scores >= limits.score)
+    if not len(picked):  # most frames of most cameras: worth leaving early for
+        return Detections(
+            np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32)
+        )
     classes = np.zeros(len(picked), np.int32)
     if len(output) > 5:
         classes = output[4:, picked].argmax(axis=0).astype(np.int32)
@@ -130,6 +135,8 @@ def suppress(boxes: Floats, classes: NDArray[np.int32], iou: float, most: int) -
     Returns:
         Indices of the kept boxes, best first.
     """
+    if len(boxes) < 2:
+        return np.arange(min(len(boxes), most))
     rivals = _rivals(boxes, classes, iou) if len(boxes) <= PAIRS else None
     alive = np.ones(len(boxes), bool)
     kept: list[int] = []
