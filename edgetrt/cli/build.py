@@ -43,7 +43,8 @@ def build(  # each is an option
     from edgetrt import config as configs
     from edgetrt.cli.deploy_report import tell
     from edgetrt.cli.progress import Steps
-    from edgetrt.deployment import Request, copy_out, run
+    from edgetrt.deployment import copy_out, run
+    from edgetrt.request import Request
 
     request = Request(
         what=model,

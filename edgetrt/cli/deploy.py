@@ -54,7 +54,8 @@ def deploy(  # each is an option
     from edgetrt import config as configs
     from edgetrt.cli.deploy_report import tell
     from edgetrt.cli.progress import Steps
-    from edgetrt.deployment import Request, run
+    from edgetrt.deployment import run
+    from edgetrt.request import Request
 
     request = Request(
         what=model,

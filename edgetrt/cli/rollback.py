@@ -12,10 +12,10 @@ def rollback(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Let the engine that a pipeline ran before serve again."""
-    from edgetrt import deployment
+    from edgetrt import activation
     from edgetrt.cli.output import out, print_json
 
-    record, state, detail = deployment.rollback(pipeline)
+    record, state, detail = activation.rollback(pipeline)
     if json:
         print_json({"pipeline": pipeline, "state": state, "detail": detail, "record": record})
         return

@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from edgetrt.engine import report as reports
-from edgetrt.engine import staging, variants
+from edgetrt.engine import staging, telling, variants
 from edgetrt.engine.accuracy import answer
 from edgetrt.engine.fingerprint import Fingerprint, digest_network, fingerprint
 from edgetrt.engine.fitting import place
@@ -155,8 +154,8 @@ class Work:
         choice, product, verdict = self._make(network, frames)
         with self._step("bench"):
             figures, waterfall = self._bench(product)
-        told = reports.Outcome(self.order, self.shop, network, choice, product, verdict, figures)
-        report = reports.tell(
+        told = telling.Outcome(self.order, self.shop, network, choice, product, verdict, figures)
+        report = telling.tell(
             told,
             engine=name.digest,
             frames=len(frames) if frames else 0,

@@ -4,9 +4,8 @@ Each is judged by the accuracy gate on the user's frames. `auto` takes the lowes
 lets through and that is not slower than FP32 on this machine; a precision that was asked for by name is
 taken or refused.
 
-The search for the layers that INT8 hurts asks for hundreds of inferences. It looks at a few frames with a
-stricter limit, for a limited time; what it leaves is judged on all of them, and where that fails the noisiest
-of the other layers are taken out as well.
+The search for the layers that INT8 hurts looks at few frames with a stricter limit, for a limited time. What
+it leaves is judged on all of them, and where that fails more layers are taken out.
 """
 
 from __future__ import annotations
@@ -22,9 +21,10 @@ from edgetrt.engine.accuracy import Scorer
 from edgetrt.errors import AccuracyError, ModelError
 from edgetrt.model.activations import measure
 from edgetrt.model.half import Kept
+from edgetrt.model.mixture import KeptFloat
 from edgetrt.model.precision import cast_half
 from edgetrt.model.quantize import Quantizer, is_quantized
-from edgetrt.model.sensitivity import KeptFloat, refine, search
+from edgetrt.model.sensitivity import refine, search
 from edgetrt.model.storage import read_skeleton
 
 if TYPE_CHECKING:

@@ -24,63 +24,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from edgetrt.model.mixture import KeptFloat, Mixture, Score, Trials
 from edgetrt.model.quantize import Quantizer
-
-Score = Callable[[Path], float]
-"""Of an ONNX file; higher is better."""
 
 STEPS = 127
 HARMLESS = 0.25
 """Share of the limit that a group may cost alone and still count as harmless."""
-
-
-@dataclass(frozen=True, slots=True)
-class KeptFloat:
-    """A layer that is not quantized.
-
-    Attributes:
-        node: its name.
-        op: its operator.
-        loss: what the score lost with only its group quantized; None when it was not tried alone.
-        group: number of layers in the group that was tried.
-        reason: in words.
-    """
-
-    node: str
-    op: str
-    loss: float | None
-    group: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Mixture:
-    """The outcome of a search.
-
-    Attributes:
-        kept: layers in floating point.
-        quantized: number of layers in INT8.
-        score_float: of the network as it was.
-        score_all: with every layer quantized.
-        score: of the mixture.
-        limit: largest loss allowed.
-        trials: networks that were scored.
-        order: the quantized layers, by what their group lost when tried alone, the most first.
-    """
-
-    kept: tuple[KeptFloat, ...]
-    quantized: int
-    score_float: float
-    score_all: float
-    score: float
-    limit: float
-    trials: int
-    order: tuple[str, ...] = ()
-
-    @property
-    def holds(self) -> bool:
-        """The mixture stays within the limit."""
-        return self.score_float - self.score <= self.limit
 
 
 def search(
@@ -105,7 +54,7 @@ def search(
         What was found. When `holds` is false, even the most careful mixture loses more than the limit.
     """
     with tempfile.TemporaryDirectory(prefix="edgetrt-") as work:
-        trial = _Trials(quantizer, score, Path(work) / "trial.onnx", max_trials, over)
+        trial = Trials(quantizer, score, Path(work) / "trial.onnx", max_trials, over)
         mixture = _Search(quantizer, trial, limit).run()
     quantizer.write(out, [layer.node for layer in mixture.kept])
     return mixture
@@ -133,47 +82,10 @@ def refine(
         over: soft end; the most careful mixture known to hold is taken then.
     """
     with tempfile.TemporaryDirectory(prefix="edgetrt-") as work:
-        trial = _Trials(quantizer, score, Path(work) / "trial.onnx", 80, over)
+        trial = Trials(quantizer, score, Path(work) / "trial.onnx", 80, over)
         mixture = _Search(quantizer, trial, limit).go_on(begun)
     quantizer.write(out, [layer.node for layer in mixture.kept])
     return mixture
-
-
-class _Trials:
-    """Scores mixtures, counts them, and remembers what it has seen."""
-
-    def __init__(
-        self,
-        quantizer: Quantizer,
-        score: Score,
-        path: Path,
-        most: int,
-        over: Callable[[], bool],
-    ) -> None:
-        self._quantizer, self._score, self._path, self._most = quantizer, score, path, most
-        self._over = over
-        self._names = [node.name for node in quantizer.candidates()]
-        self._seen: dict[frozenset[str], float] = {}
-
-    @property
-    def count(self) -> int:
-        return len(self._seen)
-
-    @property
-    def spent(self) -> bool:
-        return self.count >= self._most or self._over()
-
-    def without(self, keep: Collection[str]) -> float:
-        """Score with everything quantized but `keep`."""
-        key = frozenset(keep)
-        if key not in self._seen:
-            self._quantizer.write(self._path, key)
-            self._seen[key] = self._score(self._path)
-        return self._seen[key]
-
-    def only(self, names: Collection[str]) -> float:
-        """Score with nothing quantized but `names`."""
-        return self.without([name for name in self._names if name not in names])
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +103,7 @@ def _worst_first(groups: list[_Group]) -> list[_Group]:
 class _Search:
     """The four steps, over one network."""
 
-    def __init__(self, quantizer: Quantizer, trial: _Trials, limit: float) -> None:
+    def __init__(self, quantizer: Quantizer, trial: Trials, limit: float) -> None:
         self._quantizer, self._trial, self._limit = quantizer, trial, limit
         self._nodes = {node.name: node for node in quantizer.candidates()}
         self._float = trial.without(list(self._nodes))
