@@ -143,6 +143,7 @@ def test_a_changed_config_survives_a_reinstall_and_purge_leaves_nothing(
     config = machine.root / "etc/edgetrt/agent.yaml"
     config.write_text(config.read_text() + "device: kept-1\n")
     (machine.root / "var/lib/edgetrt/outbox").mkdir(exist_ok=True)
+    (machine.root / "etc/edgetrt/pipelines.d/scene.yaml").write_text("name: scene\n")
 
     must(machine, "apt-get", "install", "-y", "-qq", "--reinstall", f"/srv/{package.name}")
     assert "kept-1" in config.read_text()
