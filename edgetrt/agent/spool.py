@@ -45,6 +45,7 @@ _SELECT = (
     " WHERE class = ? AND (epoch, seq) > (?, ?) ORDER BY epoch, seq LIMIT ?"
 )
 _DELETE = "DELETE FROM outbox WHERE class = ? AND epoch = ? AND seq = ?"
+_DELETE_RUN = "DELETE FROM outbox WHERE class = ? AND epoch = ? AND seq BETWEEN ? AND ?"
 _TYPES = (int, int, str, bytes, float, int, str)
 
 
@@ -174,10 +175,12 @@ class Spool:
         self, base: sqlite3.Connection, removed: Mapping[tuple[Priority, Key], int]
     ) -> None:
         for priority in Priority:
-            rows = [(of, *key) for of, key in removed if of is priority]
-            count = base.executemany(_DELETE, rows).rowcount if rows else 0
-            if count == len(rows):
-                size = sum(size for (of, _), size in removed.items() if of is priority)
+            keys = sorted(key for of, key in removed if of is priority)
+            # Few statements for many rows: at each, the interpreter changes over to another thread.
+            rows = [(priority, *run) for run in _runs(keys)]
+            count = base.executemany(_DELETE_RUN, rows).rowcount if rows else 0
+            if count == len(keys):
+                size = sum(removed[priority, key] for key in keys)
                 self._grow(priority, -count, -size)
             else:
                 self._depths = _count(base)
@@ -250,7 +253,6 @@ class Spool:
                 self.path, timeout=0.0, isolation_level=None, check_same_thread=False
             )
             try:
-                base.text_factory = lambda raw: raw.decode(errors="replace")
                 _check_version(base)
                 base.executescript(_SCHEMA)
                 base.execute(f"PRAGMA max_page_count = {self._most_pages}")
@@ -268,7 +270,7 @@ class Spool:
                 self._open()
                 return step()
             except sqlite3.DatabaseError as error:
-                if isinstance(error, (sqlite3.OperationalError, sqlite3.IntegrityError)):
+                if not _is_damage(error):
                     raise
                 self._move_aside(error)
                 self._open()
@@ -292,6 +294,23 @@ class Spool:
             self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
         self.moved_aside += 1
         _log.warning("outbox %s: damaged, moved to %s: %s", self.path, aside, why)
+
+
+def _is_damage(error: sqlite3.DatabaseError) -> bool:
+    """Whether the file is at fault, and not the disk or another process."""
+    if isinstance(error, sqlite3.OperationalError):
+        return "decode" in str(error)  # a text that is none
+    return not isinstance(error, sqlite3.IntegrityError)
+
+
+def _runs(keys: Sequence[Key]) -> Iterator[tuple[int, int, int]]:
+    """Epoch, first and last of each run of consecutive numbers in sorted keys."""
+    start = 0
+    for at in range(1, len(keys) + 1):
+        (epoch, seq) = keys[at - 1]
+        if at == len(keys) or keys[at] != (epoch, seq + 1):
+            yield epoch, keys[start][1], seq
+            start = at
 
 
 def _check_version(base: sqlite3.Connection) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from pathlib import Path
 
 import msgspec
@@ -52,6 +53,20 @@ def test_removing_and_adding_again_change_nothing_the_second_time(tmp_path: Path
     assert seqs(spool) == [1]
     assert spool.depths[RESULT] == Depth(1, entry(1).size)
     spool.close()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.sets(st.tuples(st.integers(1, 3), st.integers(0, 12))))
+def test_only_what_is_removed_goes(gone: set[tuple[int, int]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        spool = Spool(Path(folder) / "outbox.db", ROOMY)
+        keys = [(epoch, seq) for epoch in (1, 2) for seq in range(10)]
+        spool.commit([entry(seq, epoch=epoch) for epoch, seq in keys], {}, [], NOW)
+        spool.commit([], {(RESULT, key): entry(0).size for key in gone}, [], NOW)
+        left = [found.key for found in spool.oldest(RESULT, (-1, -1), 100)]
+        assert left == [key for key in keys if key not in gone]
+        assert spool.depths[RESULT] == Depth(len(left), len(left) * entry(0).size)
+        spool.close()
 
 
 def test_too_much_of_a_class_costs_its_oldest(tmp_path: Path) -> None:
@@ -198,7 +213,9 @@ def test_a_damaged_file_is_moved_aside_and_a_new_one_begun(
     spool.close()
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=40))
 def test_whatever_the_bytes_are_the_spool_goes_on(
     written: Path, tmp_path: Path, flips: list[tuple[float, int]]
@@ -219,3 +236,14 @@ def test_whatever_the_bytes_are_the_spool_goes_on(
             spool.close()
     except StoreError as error:
         assert str(path) in error.message
+
+
+def test_a_text_that_is_none_is_damage(written: Path, tmp_path: Path) -> None:
+    path = damage(written, tmp_path, "none")
+    content = path.read_bytes()
+    at = content.rindex(b"result")
+    path.write_bytes(content[:at] + b"\xff" + content[at + 1 :])
+    spool = Spool(path, ROOMY)
+    assert spool.oldest(RESULT, (-1, -1), 1000) == []
+    assert spool.moved_aside == 1
+    spool.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgetrt.mqtt import Backoff
@@ -27,6 +27,7 @@ def test_only_a_stable_connection_starts_anew() -> None:
     assert backoff.delay_s() == 1
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2000))
 def test_every_wait_is_within_the_cap(attempts: int) -> None:
     backoff = Backoff(1.0, 120.0)
