@@ -116,7 +116,7 @@ def gc(
     cache: CacheOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Remove what was not used for longest."""
+    """Remove what was not used for longest; engines that serve, and those before them, stay."""
     if max_size is None and max_age is None:
         raise ConfigError(
             "gc needs a limit: neither --max-size nor --max-age was given",
@@ -124,7 +124,8 @@ def gc(
         )
     size = None if max_size is None else quantity(max_size, _UNITS, "--max-size")
     age = None if max_age is None else quantity(max_age, _SPANS, "--max-age")
-    _tell_removed(_open(cache).gc(None if size is None else int(size), age), json)
+    removed = _open(cache).gc(None if size is None else int(size), age, keep=_serving())
+    _tell_removed(removed, json)
 
 
 @app.command("verify")
@@ -173,6 +174,15 @@ def _open(folder: Path | None) -> Cache:
     return Cache(folder or default_root())
 
 
+def _serving() -> set[str]:
+    """Engines that pipelines run, or would go back to."""
+    from edgetrt import app
+
+    records = app.active().all()
+    engines = [engine for record in records for engine in (record.current, record.previous)]
+    return {engine.fingerprint for engine in engines if engine is not None}
+
+
 def _find(store: Cache, prefix: str) -> Entry:
     """The one engine whose fingerprint begins so."""
     rows = [row for row in store.ls() if row.fingerprint.startswith(prefix.lower())]
@@ -193,7 +203,7 @@ def _row(row: Entry) -> dict[str, Any]:
         "fingerprint": row.fingerprint,
         "name": info.get("name"),
         "toolchain": f"{flavour} {version}" if flavour else None,
-        "precision": fields.get("spec.precision"),
+        "precision": info.get("precision") or fields.get("spec.precision"),
         "dla": fields.get("spec.dla"),
         "size": row.size,
         "last_used": time.strftime("%Y-%m-%d %H:%M", time.localtime(row.used_s)),
