@@ -19,7 +19,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 _PHASES = 8
 """Pictures of one stride."""
+BICUBIC: Any = 3
+BOX: Any = 4
+"""Of PIL.Image, by value: the names moved in Pillow 9.1."""
 _SHOWN = 0.3
 """Share of a figure's box that must lie in the frame, and not under nearer boxes, to be in the truth."""
 
@@ -173,7 +176,7 @@ def paint_ground(width: int, height: int, random: np.random.Generator) -> NDArra
     for grain, strength in ((64, 14.0), (16, 7.0), (4, 5.0), (1, 4.0)):
         shape = (height // grain + 2, width // grain + 2)
         noise = random.normal(0.0, strength, shape).astype(np.float32)
-        image = Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
+        image = Image.fromarray(noise).resize((width, height), BICUBIC)
         ground += np.asarray(image)
     ground += np.linspace(95.0, 150.0, height, dtype=np.float32)[:, None]
     tint = np.array(random.uniform(0.9, 1.1, 3), dtype=np.float32)
@@ -236,7 +239,7 @@ def draw_figure(
     pen.ellipse((middle - 0.06 * h, 0, middle + 0.065 * h, 0.15 * h), fill=(*skin, 255))
     if faces_left:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    small = np.asarray(image.resize((tall // 2, tall), Image.Resampling.BOX))
+    small = np.asarray(image.resize((tall // 2, tall), BOX))
     opaque = small[:, :, 3] >= 128
     rows, columns = np.flatnonzero(opaque.any(axis=1)), np.flatnonzero(opaque.any(axis=0))
     cut = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
