@@ -45,7 +45,7 @@ class Tried(msgspec.Struct, frozen=True, kw_only=True):
         everything: agreement had every layer been quantized; None where that was not tried.
         kept: layers left in higher precision, each with its reason.
         trials: mixtures that the search for those layers judged.
-        cut: the search ran out of time, and layers that it did not resolve stayed as well.
+        cut: it ran out of time or looked at few frames; a longer one may leave fewer of them.
     """
 
     precision: str

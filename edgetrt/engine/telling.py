@@ -112,10 +112,10 @@ def _advice(made: Outcome, frames: int) -> list[str]:
             f"agreement would be {taken.everything:.4f}."
         )
     if taken.cut:
-        seconds = made.order.search_s
+        seconds = max(240.0, made.order.search_s * 2)
         advice.append(
-            f"The search for the layers that INT8 hurts ended after {seconds:g} s and {taken.trials} "
-            f"trials, before it knew them all: --search-s {seconds * 4:g} may leave fewer in floating point."
+            f"The search for the layers that INT8 hurts was a short one, of {taken.trials} trials: "
+            f"--search-s {seconds:g} may leave fewer in floating point."
         )
     if placement is not None and placement.hint:
         advice.append(placement.hint)

@@ -4,8 +4,8 @@ Each is judged by the accuracy gate on the user's frames. `auto` takes the lowes
 lets through and that is not slower than FP32 on this machine; a precision that was asked for by name is
 taken or refused.
 
-The search for the layers that INT8 hurts looks at few frames with a stricter limit, for a limited time. What
-it leaves is judged on all of them, and where that fails more layers are taken out.
+The search for the layers that INT8 hurts looks at few frames for a limited time. What it leaves is judged on
+all of them, and where that fails more layers are taken out.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ JUDGED = 32
 """Frames that the gate compares at most; all of them calibrate."""
 SEARCHED = 12
 """Frames that the search compares at most."""
-STRICTER = 0.5
-"""Share of the limit that the search may use: few frames judge roughly."""
+THOROUGH_S = 120.0
+"""From so much time on the search looks at all judged frames at once."""
 LEAST_TRIALS = 12
 """Trials that the search gets however long they take."""
 
@@ -62,7 +62,7 @@ class Variant:
         changed: number of layers in the lower precision.
         everything: the gate's value had every layer been quantized; None where that was not tried.
         trials: mixtures that the search tried.
-        cut: the search was over before it knew every layer.
+        cut: a longer search may leave fewer layers in higher precision.
         latency_ms: median of one inference here; None where it was not measured.
     """
 
@@ -114,7 +114,7 @@ class Bench:
     @cached_property
     def scorer(self) -> Scorer | None:
         """Judges files on up to `JUDGED` frames."""
-        return self._scorer(self.gate, JUDGED)
+        return self._scorer(JUDGED)
 
     @cached_property
     def activations(self) -> Mapping[str, Activation]:
@@ -124,18 +124,15 @@ class Bench:
         self.say(f"measuring the tensors' ranges on {len(self.frames)} frames", None)
         return measure(read_skeleton(self.model), self.frames)
 
-    def searcher(self) -> tuple[Scorer, float] | None:
-        """Judges files on few frames, and the limit to search with; None where few are all there are."""
-        if self.frames is None or len(self.frames) <= SEARCHED:
-            return None
-        limit = self.gate.limit * STRICTER
-        scorer = self._scorer(replace(self.gate, limit=limit), SEARCHED)
-        return None if scorer is None else (scorer, limit)
+    def searcher(self) -> Scorer | None:
+        """Judges files on few frames; None where few are all there are, or time is no matter."""
+        enough = self.frames is None or len(self.frames) <= SEARCHED
+        return None if enough or self.search_s >= THOROUGH_S else self._scorer(SEARCHED)
 
-    def _scorer(self, gate: Gate, most: int) -> Scorer | None:
+    def _scorer(self, most: int) -> Scorer | None:
         if self.frames is None:
             return None
-        return Scorer(gate, self.reference, self.frames.spread(most), simulate=self.simulate)
+        return Scorer(self.gate, self.reference, self.frames.spread(most), simulate=self.simulate)
 
 
 @dataclass(frozen=True)
@@ -223,13 +220,14 @@ def _int8(bench: Bench) -> Variant:
     out = bench.folder / "int8.onnx"
     quantizer = Quantizer(bench.model, bench.activations, bench.style)
     quick = bench.searcher()
-    scorer, limit = quick or (bench.scorer, bench.gate.limit)
-    trials = Trials(bench, scorer)
+    limit = bench.gate.limit
+    trials = Trials(bench, quick or bench.scorer)
     mixture = search(quantizer, trials.score, out, limit, over=trials.over)
     verdict = bench.scorer.verdict(out)
-    if quick is not None and not verdict.passed:
-        more = Trials(bench, bench.scorer)
-        mixture = refine(quantizer, more.score, out, bench.gate.limit, mixture, more.over)
+    refined = quick is not None and not verdict.passed
+    if refined:
+        trials = Trials(bench, bench.scorer)
+        mixture = refine(quantizer, trials.score, out, limit, mixture, trials.over)
         verdict = bench.scorer.verdict(out)
     if not mixture.quantized:
         raise AccuracyError(
@@ -245,7 +243,7 @@ def _int8(bench: Bench) -> Variant:
         mixture.quantized,
         mixture.score_all,
         mixture.trials,
-        trials.over() and any(layer.loss is None and layer.group > 1 for layer in mixture.kept),
+        bool(mixture.kept) and (refined or trials.over()),
     )
 
 

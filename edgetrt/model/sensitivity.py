@@ -70,8 +70,8 @@ def refine(
 ) -> Mixture:
     """Write a mixture that a search found by a rougher score, with more layers in floating point if need be.
 
-    Step 3 alone, by the finer score: what the search kept stays, and of the rest those that lost most alone
-    go out until the limit holds.
+    By the finer score: what the search kept stays; of the rest those that lost most alone go out until the
+    limit holds, and come back in parts as far as it still does.
 
     Args:
         quantizer: as for `search`.
@@ -143,7 +143,8 @@ class _Search:
     def go_on(self, begun: Mixture) -> Mixture:
         """Step 3 behind a search that is over."""
         kept = {layer.node for layer in begun.kept}
-        extra = [self._told(name, None) for name in self._fewest(kept, list(begun.order))]
+        out = self._without_harmless(kept, self._fewest(kept, list(begun.order)))
+        extra = [self._told(name, None) for name in out]
         keep = [*kept, *(layer.node for layer in extra)]
         return replace(
             begun,
@@ -204,6 +205,19 @@ class _Search:
             else:
                 few = middle
         return rest[:many]
+
+    def _without_harmless(self, kept: Collection[str], out: list[str]) -> list[str]:
+        """Quantize parts of `out` again, halves first, as far as limit and trials allow."""
+        size = len(out) // 2
+        while size:
+            for part in [out[at : at + size] for at in range(0, len(out), size)]:
+                if self._trial.spent:
+                    return out
+                fewer = [name for name in out if name not in part]
+                if self._ok(self._trial.without({*kept, *fewer})):
+                    out = fewer
+            size //= 2
+        return out
 
     def _put_back(self, harmful: list[_Group], extra: list[str]) -> list[_Group]:
         """Step 4."""

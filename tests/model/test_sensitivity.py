@@ -9,7 +9,7 @@ import pytest
 from edgetrt.model.activations import measure
 from edgetrt.model.quantize import Quantizer
 from edgetrt.model.reference import Reference
-from edgetrt.model.sensitivity import search
+from edgetrt.model.sensitivity import refine, search
 from edgetrt.model.storage import read_skeleton
 from tests.model.networks import detector, images, save
 
@@ -108,3 +108,27 @@ def test_small_losses_that_add_up_are_reduced_to_the_limit(
     assert 1.0 - mixture.score <= 0.005
     assert mixture.quantized > 0
     assert all(layer.reason for layer in mixture.kept)
+
+
+def test_a_finer_score_takes_out_more_and_no_more_than_it_must(
+    quantizer: Quantizer, tmp_path: Path
+) -> None:
+    names = [node.name for node in quantizer.candidates()]
+    out = tmp_path / "mixed.onnx"
+    rough = search(quantizer, Sum({}, names), out, limit=0.005)
+    assert rough.kept == ()
+    finer = Sum({"conv2": 0.02, "score_head": 0.002}, names)
+    mixture = refine(quantizer, finer, out, 0.005, rough)
+    assert mixture.holds
+    assert "conv2" in {layer.node for layer in mixture.kept}
+    assert len(mixture.kept) <= 2  # and one that shares its input
+    assert quantized_nodes(out) >= {"conv1", "score_head"}
+    assert mixture.trials > rough.trials
+
+
+def test_refining_ends_with_the_trials_and_holds(quantizer: Quantizer, tmp_path: Path) -> None:
+    names = [node.name for node in quantizer.candidates()]
+    out = tmp_path / "mixed.onnx"
+    rough = search(quantizer, Sum({}, names), out, limit=0.005)
+    finer = Sum({"conv2": 0.02}, names)
+    assert refine(quantizer, finer, out, 0.005, rough, over=lambda: True).holds
