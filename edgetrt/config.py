@@ -13,7 +13,7 @@ import msgspec
 
 from edgetrt.errors import ConfigError
 
-Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9-]{1,63}$")]
+Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9-]{1,63}\Z")]
 """Of a device or a pipeline; safe as an MQTT topic level and as a file name."""
 
 Positive = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
