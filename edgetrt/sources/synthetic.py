@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 _PHASES = 8
 """Pictures of one stride."""
+Box = tuple[int, int, int, int]
+"""x1 y1 x2 y2 in pixels."""
+
 BICUBIC: Any = 3
 BOX: Any = 4
 """Of PIL.Image, by value: the names moved in Pillow 9.1."""
@@ -137,7 +140,7 @@ class SyntheticSource:
         """Return picture and truth of frame `n`."""
         picture = self._background.copy()
         height, width = picture.shape[:2]
-        boxes: list[tuple[int, int, int, int]] = []
+        boxes: list[Box] = []
         wholes: list[int] = []
         for walker in self._walkers:
             sprite, left, top = walker.at(n)
@@ -147,12 +150,29 @@ class SyntheticSource:
                 continue
             part = np.s_[y1 - top : y2 - top, x1 - left : x2 - left]
             np.copyto(picture[y1:y2, x1:x2], sprite.pixels[part], where=sprite.mask[part])
-            boxes.append((x1, y1, x2, y2))
-            wholes.append(w * h)
+            box: Box | None = (x1, y1, x2, y2)
+            if (x2 - x1, y2 - y1) != (w, h):  # cut by the frame: a leg alone has no head's height
+                box = around(sprite.mask[part], x1, y1)
+            if box is not None:
+                boxes.append(box)
+                wholes.append(w * h)
         return picture, truth_of(boxes, wholes)
 
 
-def truth_of(boxes: list[tuple[int, int, int, int]], wholes: list[int]) -> Detections:
+def around(mask: NDArray[np.bool_], left: int, top: int) -> Box | None:
+    """The box around the true pixels of a mask whose corner lies at `left`, `top`; None without any."""
+    rows, columns = np.nonzero(mask[..., 0] if mask.ndim == 3 else mask)
+    if not len(rows):
+        return None
+    return (
+        left + int(columns.min()),
+        top + int(rows.min()),
+        left + int(columns.max()) + 1,
+        top + int(rows.max()) + 1,
+    )
+
+
+def truth_of(boxes: list[Box], wholes: list[int]) -> Detections:
     """Keep the boxes, ordered far to near, that show enough of their whole area.
 
     What nearer boxes hide is summed pair by pair, so that several over one spot count more than once:

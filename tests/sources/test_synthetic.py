@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from edgetrt.errors import SourceError
@@ -24,6 +24,7 @@ def test_the_same_seed_gives_the_same_frames() -> None:
 
 
 @settings(max_examples=20, deadline=None)
+@example(seed=38, n=440)
 @given(st.integers(0, 50), st.integers(0, 100_000))
 def test_a_box_holds_exactly_its_figure(seed: int, n: int) -> None:
     """With one figure, what differs from the empty street is the figure."""
