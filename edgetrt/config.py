@@ -103,6 +103,20 @@ class PipelineConfig(Struct, frozen=True):
     preprocess: PreprocessConfig | None = None
 
 
+class PipelineSettings(Struct, frozen=True):
+    """What the control plane may change of a pipeline while it runs. Unset = as its file says.
+
+    `enabled: false` stops it; `score`, `iou`, `max_objects` and `only` are those of `TaskConfig`.
+    """
+
+    enabled: bool | None = None
+    rate_hz: Positive | None = None
+    score: Unit | None = None
+    iou: Unit | None = None
+    max_objects: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    only: tuple[str, ...] | None = None
+
+
 class BrokerConfig(Struct, frozen=True):
     """Where the MQTT broker is and who we are to it. Secrets are files, never values.
 
