@@ -5,6 +5,7 @@ Pulling the plug on any line leaves a stored state, and that state's work can be
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -221,6 +222,10 @@ class Machine:
         elif asked.what == "abort" and record and flying and ROWS[record.state].cancel:
             memory = transition.canceled(memory, record, "aborted", "a person did", now_s)
             self._save(memory)
+        elif asked.what == "import" and asked.offer is not None:
+            with contextlib.suppress(TrustError):  # who asked has looked whom it is for
+                self.offer(asked.offer)
+            memory = self._store.load()
         self._requests.clear()
         return memory
 

@@ -9,13 +9,15 @@ from typing import Literal
 import msgspec
 
 from edgetrt.update import durable
+from edgetrt.update.record import Offer
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """One wish; `digest` is the release that it is about."""
+    """One wish; `digest` is the release that it is about, `offer` what an import brought."""
 
-    what: Literal["abort", "rollback"]
+    what: Literal["abort", "rollback", "import"]
     digest: str
+    offer: Offer | None = None
 
 
 class Requests:
