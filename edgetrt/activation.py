@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
-from edgetrt import app, wire
-from edgetrt.errors import MessageError, TransportError
-from edgetrt.link import Receiver, Sender
+from edgetrt import app
+from edgetrt.asking import look_again
 
 if TYPE_CHECKING:
     from edgetrt.engine.active import Record
@@ -31,28 +29,5 @@ def rollback(name: str) -> tuple[Record, str, str]:
 
 def tell_runtime(name: str) -> tuple[str, str]:
     """Let a running runtime swap the engine in; it is for the next start where none runs."""
-    sockets = app.run_dir()
-    asleep = "installed", "No runtime runs here now; the next start takes it."
-    if not (sockets / app.RUNTIME_SOCKET).exists():
-        return asleep
-    asker = f"deploy-{os.getpid()}.sock"
-    message = wire.ActivateMessage(pipeline=name, reply=asker)
-    try:
-        with Receiver(sockets / asker) as inbox, Sender(sockets / app.RUNTIME_SOCKET) as runtime:
-            if not runtime.send(wire.encode(message)):
-                return asleep
-            answer = inbox.receive(SWAP_S)
-    except TransportError as error:
-        return (
-            "installed",
-            f"The runtime cannot be asked: {error.message}. Its next start takes it.",
-        )
-    if answer is None:
-        return "installed", f"The runtime did not answer within {SWAP_S:.0f} s; see its log."
-    try:
-        told = wire.decode_link(answer)
-    except MessageError as error:
-        return "installed", error.message
-    if not isinstance(told, wire.ActivatedMessage) or told.error:
-        return "installed", getattr(told, "error", "the runtime answered something else")
-    return "swapped", "The running pipeline took it between two frames."
+    answer = look_again(app.run_dir() / app.RUNTIME_SOCKET, name, SWAP_S)
+    return "swapped" if answer.state == "taken" else "installed", answer.detail

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgetrt import wire
 from edgetrt.errors import EdgetrtError, MessageError
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+M = TypeVar("M", bound=wire.Struct)
+
 HEALTH_S = 1.0
 """How often the runtime tells the agent how its pipelines do."""
 
@@ -32,7 +34,7 @@ LISTEN_S = 0.1
 SWAP_S = 20.0
 """How long a pipeline may take to come to its next frame boundary."""
 
-REPLY = re.compile(r"deploy-[0-9]{1,10}\.sock")
+REPLY = re.compile(r"ask-[0-9]{1,10}-[0-9]{1,10}\.sock")
 """Names of sockets that are answered."""
 
 
@@ -72,6 +74,17 @@ class Service:
         self._progress = progress
         self.malformed = 0
         self._activating = threading.Lock()
+        self._handlers: dict[type[wire.Struct], Callable[[Any], None]] = {}
+        self.handle(wire.GrantMessage, self._take_grant)
+        self.handle(wire.ActivateMessage, self._look_again)
+
+    def handle(self, kind: type[M], handler: Callable[[M], None]) -> None:
+        """Let `handler` take the messages of a kind.
+
+        It runs between two looks at the inbox and must return at once: what takes longer belongs in a
+        thread. An EdgetrtError of it counts as a message that is none of ours.
+        """
+        self._handlers[kind] = handler
 
     def run(self, stop: threading.Event) -> bool:
         """Work to the end; True when no pipeline failed.
@@ -113,23 +126,31 @@ class Service:
         self._progress(pipelines)
 
     def _listen(self) -> None:
-        """Wait a moment for a grant and take it; what is not a grant for us is counted."""
+        """Wait a moment for a message and let its handler take it; what nobody takes is counted."""
         datagram = self._inbox.receive(LISTEN_S)
         if datagram is None:
             return
         try:
             message = wire.decode_link(datagram)
-        except MessageError as error:
+            handler = self._handlers.get(type(message))
+            if handler is None:
+                raise MessageError(f"{type(message).__name__}: nothing here takes it")
+            handler(message)
+        except EdgetrtError as error:
             self.malformed += 1
-            log.warning("from the agent: %s", error.message)
-            return
-        if isinstance(message, wire.GrantMessage) and message.pipeline in self._supervisors:
-            self._supervisors[message.pipeline].grant(Grant(message.rate_hz))
-        elif isinstance(message, wire.ActivateMessage) and REPLY.fullmatch(message.reply):
-            # Loading takes seconds; grants and health must not wait for it.
-            threading.Thread(target=self._activate, args=(message,), daemon=True).start()
-        else:
-            self.malformed += 1
+            log.warning("from the link: %s", error.message)
+
+    def _take_grant(self, message: wire.GrantMessage) -> None:
+        supervisor = self._supervisors.get(message.pipeline)
+        if supervisor is None:
+            raise MessageError(f"grant for {message.pipeline!r}: no such pipeline runs here")
+        supervisor.grant(Grant(message.rate_hz))
+
+    def _look_again(self, message: wire.ActivateMessage) -> None:
+        if not REPLY.fullmatch(message.reply):
+            raise MessageError(f"reply {message.reply!r}: not the name of an asker's socket")
+        # Loading takes seconds; grants and health must not wait for it.
+        threading.Thread(target=self._activate, args=(message,), daemon=True).start()
 
     def _activate(self, message: wire.ActivateMessage) -> None:
         """Load the engine beside the one that serves, swap it in, and say so."""

@@ -31,6 +31,7 @@ from edgetrt.wire.messages import (
     ResultMessage,
     StatusMessage,
     Struct,
+    Taken,
     Tensor,
 )
 from edgetrt.wire.topics import (
@@ -82,6 +83,7 @@ __all__ = [
     "ResultMessage",
     "StatusMessage",
     "Struct",
+    "Taken",
     "Tensor",
     "Topic",
     "as_historical",

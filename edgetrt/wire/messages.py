@@ -109,21 +109,40 @@ class GrantMessage(Struct, frozen=True, kw_only=True, tag="grant"):
 
 
 class ActivateMessage(Struct, frozen=True, kw_only=True, tag="activate"):
-    """Another engine was deployed for a pipeline: load it and swap it in; deploy -> runtime.
+    """What should run may be another thing now: look again, and run that; agent or command -> runtime.
 
-    `reply` is the name of the asker's socket, beside the runtime's own.
+    `pipeline` empty = everything. `reply` is the name of the asker's socket, beside the runtime's own.
     """
 
-    pipeline: str
+    pipeline: str = ""
     reply: str
 
 
+class Taken(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one pipeline.
+
+    Attributes:
+        did: `kept` as it was, `swapped` between two frames, `started`, `restarted` or `stopped`.
+        engine: that it runs now.
+        error: why it did not take what it should; it does what it did before.
+    """
+
+    pipeline: str
+    did: str
+    engine: str = ""
+    error: str = ""
+
+
 class ActivatedMessage(Struct, frozen=True, kw_only=True, tag="activated"):
-    """What came of it; runtime -> deploy. `error` is empty when the engine serves now."""
+    """What came of it; runtime -> asker. `error` is empty when everything asked for runs now.
+
+    `pipeline` and `engine` are those of the question; `pipelines` has every one that was looked at.
+    """
 
     pipeline: str
     engine: str
     error: str = ""
+    pipelines: tuple[Taken, ...] = ()
 
 
 class AgentReport(msgspec.Struct, frozen=True, kw_only=True):
