@@ -16,7 +16,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgetrt.errors import TransportError
-    from edgetrt.types import ConnectionState, DeviceInfo, Frame, Result, Shape, TensorSpec
+    from edgetrt.types import (
+        ConnectionState,
+        DeviceInfo,
+        Exchange,
+        Frame,
+        Result,
+        Shape,
+        TensorSpec,
+    )
 
 
 class EndOfStream(Exception):
@@ -302,6 +310,18 @@ class Message(Protocol):
     def payload(self) -> bytes:
         """Its body, not yet trusted."""
 
+    @property
+    def retained(self) -> bool:
+        """It was kept by the broker before we subscribed."""
+
+    @property
+    def expires_ns(self) -> int | None:
+        """By the monotonic clock, when its sender gave it a life; None = never."""
+
+    @property
+    def exchange(self) -> Exchange:
+        """Where an answer is asked for; empty when none is."""
+
 
 class Transport(Protocol):
     """The connection to the fleet, an async context manager that keeps itself connected."""
@@ -313,7 +333,13 @@ class Transport(Protocol):
         """Say goodbye and disconnect."""
 
     async def publish(
-        self, topic: str, payload: bytes, *, retain: bool = False, expiry_s: int | None = None
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        retain: bool = False,
+        expiry_s: int | None = None,
+        exchange: Exchange | None = None,
     ) -> None:
         """Publish with QoS 1 and wait for the acknowledgement.
 

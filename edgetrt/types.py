@@ -264,6 +264,19 @@ class ConnectionState:
 
 
 @dataclass(frozen=True, slots=True)
+class Exchange:
+    """MQTT 5's question and answer.
+
+    Attributes:
+        response_topic: where the answer is asked for; empty when the asker does not say.
+        correlation: what tells the answer apart, for the asker alone to understand.
+    """
+
+    response_topic: str = ""
+    correlation: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
 class Conditions:
     """Under which conditions something was measured; what the machine does not tell is left out.
 

@@ -23,7 +23,15 @@ from edgetrt.errors import (
     TransportError,
 )
 from edgetrt.ports import EndOfStream
-from edgetrt.types import ConnectionState, DeviceInfo, Frame, Result, Shape, TensorSpec
+from edgetrt.types import (
+    ConnectionState,
+    DeviceInfo,
+    Exchange,
+    Frame,
+    Result,
+    Shape,
+    TensorSpec,
+)
 
 Compute = Callable[[Mapping[str, NDArray[Any]]], Mapping[str, NDArray[Any]]]
 
@@ -428,6 +436,8 @@ class FakeTransport:
     Attributes:
         published: topic, payload and retain of what was acknowledged, in order.
         waiting: messages that were sent while `hold` was set; acknowledged by `release`.
+        taken: messages that arrived and were dealt with.
+        correlations: what came with the answers that were published, in order.
         hold: the broker acknowledges nothing for now.
     """
 
@@ -435,6 +445,8 @@ class FakeTransport:
         self.published: list[tuple[str, bytes, bool]] = []
         self.waiting: list[asyncio.Future[None]] = []
         self.hold = False
+        self.taken = 0
+        self.correlations: list[bytes] = []
         self._online = online
         self._refuse = refuse
         self._state = ConnectionState(False, "not connected yet")
@@ -471,11 +483,17 @@ class FakeTransport:
                 answer.set_result(None)
         self.waiting.clear()
 
-    def deliver(self, topic: str, payload: bytes) -> None:
-        self._inbox.put_nowait(FakeMessage(topic, payload))
+    def deliver(self, topic: str, payload: bytes, **said: Any) -> None:
+        self._inbox.put_nowait(FakeMessage(topic, payload, **said))
 
     async def publish(
-        self, topic: str, payload: bytes, *, retain: bool = False, expiry_s: int | None = None
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        retain: bool = False,
+        expiry_s: int | None = None,
+        exchange: Exchange | None = None,
     ) -> None:
         if not self._state.connected:
             raise NotConnectedError(f"publish to {topic}: {self._state.reason}")
@@ -486,6 +504,8 @@ class FakeTransport:
             self.waiting.append(answer)
             await answer
         self.published.append((topic, payload, retain))
+        if exchange is not None:
+            self.correlations.append(exchange.correlation)
 
     def post(
         self,
@@ -519,6 +539,7 @@ class FakeTransport:
     async def messages(self) -> AsyncIterator[FakeMessage]:
         while True:
             yield await self._inbox.get()
+            self.taken += 1
 
     async def states(self) -> AsyncIterator[ConnectionState]:
         changes: asyncio.Queue[ConnectionState] = asyncio.Queue()
@@ -537,6 +558,16 @@ class FakeTransport:
 class FakeMessage:
     """A message from a `FakeTransport`."""
 
-    def __init__(self, topic: str, payload: bytes) -> None:
+    def __init__(
+        self,
+        topic: str,
+        payload: bytes,
+        retained: bool = False,
+        expires_ns: int | None = None,
+        exchange: Exchange = Exchange(),  # noqa: B008 - it is frozen
+    ) -> None:
         self.topic = topic
         self.payload = payload
+        self.retained = retained
+        self.expires_ns = expires_ns
+        self.exchange = exchange

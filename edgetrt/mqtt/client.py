@@ -14,6 +14,7 @@ from edgetrt.wire import QOS
 
 if TYPE_CHECKING:
     from edgetrt.mqtt.settings import Endpoint, Settings
+    from edgetrt.types import Exchange
 
 
 def make_client(endpoint: Endpoint, settings: Settings, will: tuple[str, bytes] | None) -> Client:
@@ -46,9 +47,22 @@ def make_client(endpoint: Endpoint, settings: Settings, will: tuple[str, bytes] 
     return client
 
 
-@functools.lru_cache(maxsize=16)
-def publish_properties(expiry_s: int | None) -> Properties | None:
+def publish_properties(expiry_s: int | None, exchange: Exchange | None = None) -> Properties | None:
     """Of a message; `expiry_s` = how long the broker may keep it for a subscriber."""
+    if exchange is None:
+        return _expiring(expiry_s)
+    properties = _properties(PacketTypes.PUBLISH)
+    if expiry_s is not None:
+        properties.MessageExpiryInterval = expiry_s
+    if exchange.response_topic:
+        properties.ResponseTopic = exchange.response_topic
+    if exchange.correlation:
+        properties.CorrelationData = exchange.correlation
+    return properties
+
+
+@functools.lru_cache(maxsize=16)
+def _expiring(expiry_s: int | None) -> Properties | None:
     if expiry_s is None:
         return None
     properties = _properties(PacketTypes.PUBLISH)

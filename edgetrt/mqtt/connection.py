@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from paho.mqtt.reasoncodes import ReasonCode
 
     from edgetrt.mqtt.settings import Endpoint, Settings
+    from edgetrt.types import Exchange
 
 Done = Callable[[TransportError | None], None]
 """Told once what became of a message: None = acknowledged."""
@@ -42,6 +43,7 @@ class _Outgoing(NamedTuple):
     retain: bool
     expiry_s: int | None
     done: Done
+    exchange: Exchange | None = None
 
 
 class Connection:
@@ -99,7 +101,13 @@ class Connection:
         return answer
 
     async def publish(
-        self, topic: str, payload: bytes, *, retain: bool, expiry_s: int | None
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        retain: bool,
+        expiry_s: int | None,
+        exchange: Exchange | None = None,
     ) -> None:
         """Publish and wait for the acknowledgement; raises as the `Transport` port says."""
         answer: asyncio.Future[TransportError | None] = self._loop.create_future()
@@ -108,13 +116,20 @@ class Connection:
             if not answer.done():
                 answer.set_result(error)
 
-        self.post(topic, payload, done, retain=retain, expiry_s=expiry_s)
+        self.post(topic, payload, done, retain=retain, expiry_s=expiry_s, exchange=exchange)
         error = await answer
         if error is not None and not isinstance(error, UnheardError):
             raise error
 
     def post(
-        self, topic: str, payload: bytes, done: Done, *, retain: bool, expiry_s: int | None
+        self,
+        topic: str,
+        payload: bytes,
+        done: Done,
+        *,
+        retain: bool,
+        expiry_s: int | None,
+        exchange: Exchange | None = None,
     ) -> None:
         """Publish without waiting; what is beyond the window waits here, in order."""
         self._check()
@@ -122,7 +137,7 @@ class Connection:
             raise TransportError(
                 f"publish to {topic}: {len(payload)} bytes, the broker takes {self._maximum_packet}"
             )
-        self._queue.append(_Outgoing(topic, payload, retain, expiry_s, done))
+        self._queue.append(_Outgoing(topic, payload, retain, expiry_s, done, exchange))
         if not self._draining:
             self._drain()
 
@@ -135,7 +150,7 @@ class Connection:
     def _send(self, message: _Outgoing) -> None:
         """Hand a message to paho; the place in the window belongs to it from then on."""
         topic = message.topic
-        properties = publish_properties(message.expiry_s)
+        properties = publish_properties(message.expiry_s, message.exchange)
         try:
             info = self._client.publish(topic, message.payload, QOS, message.retain, properties)
         except ValueError as error:

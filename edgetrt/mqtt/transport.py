@@ -15,7 +15,7 @@ from edgetrt.mqtt.backoff import Backoff, first_wait_s
 from edgetrt.mqtt.connection import Connection, Done
 from edgetrt.mqtt.places import endpoints
 from edgetrt.mqtt.settings import Endpoint, Settings
-from edgetrt.types import ConnectionState
+from edgetrt.types import ConnectionState, Exchange
 
 if TYPE_CHECKING:
     from paho.mqtt.client import MQTTMessage
@@ -31,10 +31,13 @@ LastWill = Callable[[], tuple[str, bytes]]
 
 @dataclass(frozen=True, slots=True)
 class ReceivedMessage:
-    """A message that arrived."""
+    """A message that arrived; see the port `Message`."""
 
     topic: str
     payload: bytes
+    retained: bool
+    expires_ns: int | None
+    exchange: Exchange
 
 
 class MqttTransport:
@@ -84,7 +87,8 @@ class MqttTransport:
         return self._state
 
     async def __aenter__(self) -> MqttTransport:
-        self._inbox: asyncio.Queue[tuple[Connection, MQTTMessage]] = asyncio.Queue(_INBOX)
+        self._inbox: asyncio.Queue[tuple[Connection, MQTTMessage, ReceivedMessage]]
+        self._inbox = asyncio.Queue(_INBOX)
         self._keeper = asyncio.create_task(self._keep_connected(), name="mqtt")
         return self
 
@@ -96,7 +100,13 @@ class MqttTransport:
             self._tell(ConnectionState(False, reason), logging.INFO)
 
     async def publish(
-        self, topic: str, payload: bytes, *, retain: bool = False, expiry_s: int | None = None
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        retain: bool = False,
+        expiry_s: int | None = None,
+        exchange: Exchange | None = None,
     ) -> None:
         """Publish with QoS 1 and wait for the acknowledgement.
 
@@ -105,7 +115,9 @@ class MqttTransport:
             TransportError: the broker refused it; the message carries its reason code.
         """
         connection = self._connected(topic)
-        await connection.publish(topic, payload, retain=retain, expiry_s=expiry_s)
+        await connection.publish(
+            topic, payload, retain=retain, expiry_s=expiry_s, exchange=exchange
+        )
 
     def post(
         self,
@@ -132,8 +144,8 @@ class MqttTransport:
     async def messages(self) -> AsyncIterator[ReceivedMessage]:
         """What arrives; a message is acknowledged when the next one is asked for."""
         while True:
-            connection, message = await self._inbox.get()
-            yield ReceivedMessage(message.topic, bytes(message.payload))
+            connection, message, received = await self._inbox.get()
+            yield received
             connection.acknowledge(message)
 
     async def states(self) -> AsyncIterator[ConnectionState]:
@@ -185,8 +197,9 @@ class MqttTransport:
             self._backoff.held(asyncio.get_running_loop().time() - since)
 
     def _arrived(self, connection: Connection, message: MQTTMessage) -> None:
+        received = _received(message, time.monotonic_ns())
         try:
-            self._inbox.put_nowait((connection, message))
+            self._inbox.put_nowait((connection, message, received))
         except asyncio.QueueFull:
             # Not acknowledged: the broker sends it again with the next connection.
             self.overrun += 1
@@ -203,3 +216,19 @@ class MqttTransport:
             _log.log(level, "%s", state.reason or f"broker {self._endpoint.where}: connected")
         for watcher in self._watchers:
             watcher.put_nowait(state)
+
+
+def _received(message: MQTTMessage, now_ns: int) -> ReceivedMessage:
+    """What arrived, with MQTT 5's properties; the expiry that the broker hands on is what is left of it."""
+    said = message.properties
+    expiry_s = getattr(said, "MessageExpiryInterval", None)
+    return ReceivedMessage(
+        message.topic,
+        bytes(message.payload),
+        bool(message.retain),
+        None if expiry_s is None else now_ns + expiry_s * 1_000_000_000,
+        Exchange(
+            getattr(said, "ResponseTopic", ""),
+            bytes(getattr(said, "CorrelationData", b"")),
+        ),
+    )
