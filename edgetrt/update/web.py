@@ -15,7 +15,7 @@ import ssl
 import threading
 import urllib.request
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
@@ -41,6 +41,7 @@ class WebOrigin:
         allow_http: take plain http from anywhere. Signatures protect the content all the same; what
             is fetched, and when, can then be seen on the way.
         ca_file: certificates to trust instead of the system's.
+        headers: sent with every request, such as a token; they go to this server alone.
     """
 
     def __init__(
@@ -50,8 +51,10 @@ class WebOrigin:
         *,
         allow_http: bool = False,
         ca_file: Path | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self._base = base.rstrip("/") + "/"
+        self._headers = {**_HEADERS, **(headers or {})}
         self._limits = limits or Limits()
         self._allow_http = allow_http
         self._tls = _tls(ca_file) if self._base.startswith("https:") else None
@@ -65,20 +68,53 @@ class WebOrigin:
     @contextlib.contextmanager
     def get(self, path: str, offset: int = 0) -> Iterator[Reply]:
         """As `Origin.get`."""
-        url = self._base + quote(path, safe="/%")
+        with self.open(self._base + quote(path, safe="/%"), offset) as reply:
+            yield reply
+
+    @contextlib.contextmanager
+    def open(self, url: str, offset: int = 0) -> Iterator[Reply]:
+        """As `Origin.get`, for a whole address on this server.
+
+        Raises:
+            TrustError: the address is on another server.
+        """
+        self._stay(self._base, url)
         with contextlib.ExitStack() as stack:
             for _ in range(MOST_REDIRECTS + 1):
-                answer = self._ask(url, offset, stack)
+                answer = self._ask("GET", url, offset, stack)
                 if answer.status not in (301, 302, 303, 307, 308):
                     yield self._reply(answer, url, offset)
                     return
                 url = self._follow(url, answer.headers.get("Location", ""))
             raise _refused(f"{url}: more than {MOST_REDIRECTS} redirects", "redirect")
 
-    def _ask(self, url: str, offset: int, stack: contextlib.ExitStack) -> http.client.HTTPResponse:
+    def send(self, method: str, url: str, body: bytes) -> int:
+        """Give this server a JSON document.
+
+        Returns:
+            The status of its answer.
+
+        Raises:
+            UnreachableError: no answer.
+            TrustError: the address is on another server.
+        """
+        self._stay(self._base, url)
+        with contextlib.ExitStack() as stack:
+            return self._ask(method, url, 0, stack, body).status
+
+    def _ask(
+        self,
+        method: str,
+        url: str,
+        offset: int,
+        stack: contextlib.ExitStack,
+        body: bytes | None = None,
+    ) -> http.client.HTTPResponse:
         """Send one request; the headers of its answer have been read when this returns."""
         to = urlsplit(url)
-        headers = {**_HEADERS, "Host": to.netloc}
+        headers = {**self._headers, "Host": to.netloc}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
         if offset:
             headers["Range"] = f"bytes={offset}-"
         try:
@@ -87,7 +123,7 @@ class WebOrigin:
                 stack.callback(sock.close)
                 connection = http.client.HTTPConnection(to.hostname or "")
                 connection.sock = sock
-                connection.request("GET", target, headers=headers)
+                connection.request(method, target, body=body, headers=headers)
                 answer = connection.getresponse()
                 stack.callback(answer.close)
             sock.settimeout(self._limits.gap_s)
@@ -140,11 +176,14 @@ class WebOrigin:
 
     def _follow(self, url: str, location: str) -> str:
         """Where a redirect leads, as long as it stays with this server."""
-        new = urlsplit(urljoin(url, location))
-        old = urlsplit(url)
-        if (new.scheme, new.netloc) != (old.scheme, old.netloc):
-            raise _refused(f"{url}: redirects to {new.scheme}://{new.netloc}", "redirect")
-        return new.geturl()
+        new = urljoin(url, location)
+        self._stay(url, new)
+        return new
+
+    def _stay(self, url: str, new: str) -> None:
+        old, to = urlsplit(url), urlsplit(new)
+        if (to.scheme, to.netloc) != (old.scheme, old.netloc):
+            raise _refused(f"{url}: leads to {to.scheme}://{to.netloc}", "redirect")
 
     def _check(self, to: SplitResult) -> None:
         if to.scheme not in ("http", "https") or not to.hostname:
