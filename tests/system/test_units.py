@@ -13,8 +13,17 @@ from pathlib import Path
 import pytest
 
 SERVICES = Path(__file__).parents[2] / "services"
-UNITS = sorted(path for kind in ("service", "target") for path in SERVICES.glob(f"*.{kind}"))
-EXPOSURE = {"agent": 2.0, "runtime": 3.0, "build@": 3.0, "rollback": 2.0}
+UNITS = sorted(
+    path for kind in ("service", "path", "target") for path in SERVICES.glob(f"*.{kind}")
+)
+EXPOSURE = {
+    "agent": 2.0,
+    "runtime": 3.0,
+    "build@": 2.0,
+    "rollback": 2.0,
+    "requests": 1.5,
+    "power@": 1.5,
+}
 
 
 def systemd_version() -> int:
@@ -51,7 +60,7 @@ def values(name: str, key: str, section: str = "Service") -> list[str]:
 
 def instance(unit: Path, folder: Path) -> Path:
     """A copy whose programs exist here; a template is given a name."""
-    text = re.sub(r"/usr/(bin/edgetrt|lib/edgetrt/rollback)\b", "/bin/true", unit.read_text())
+    text = re.sub(r"/usr/(bin/edgetrt|lib/edgetrt/[a-z]+)\b", "/bin/true", unit.read_text())
     copy = folder / unit.name.replace("@.", "@person.")
     copy.write_text(text)
     return copy
@@ -148,7 +157,7 @@ def test_every_unit_that_a_unit_names_is_here() -> None:
     named = {
         name
         for unit in UNITS
-        for name in re.findall(r"\bedgetrt[\w@-]*\.(?:service|target)\b", unit.read_text())
+        for name in re.findall(r"\bedgetrt[\w@-]*\.(?:service|path|target)\b", unit.read_text())
     }
 
     assert named - there == set()
