@@ -9,18 +9,29 @@ from pathlib import Path
 
 
 def replace(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """Write a file so that its name always leads to the old bytes or to the new ones."""
+    """Write a file so that its name always leads to the old bytes or to the new ones.
+
+    What root writes belongs to whom the folder belongs: a person's word must not lock the agent out.
+    """
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".new-", delete=False) as file:
         try:
             file.write(data)
             file.flush()
             os.fchmod(file.fileno(), mode)
+            give(file.fileno(), path.parent)
             os.fsync(file.fileno())
         except OSError:
             Path(file.name).unlink()
             raise
     Path(file.name).replace(path)
     flush(path.parent)
+
+
+def give(file: int | Path, folder: Path) -> None:
+    """Let a file that root made belong to whom a folder belongs."""
+    if os.geteuid() == 0:
+        owner = folder.stat()
+        os.chown(file, owner.st_uid, owner.st_gid)
 
 
 def link(path: Path, target: str) -> None:
