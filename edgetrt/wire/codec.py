@@ -8,18 +8,26 @@ from typing import Any, TypeVar
 import msgspec
 
 from edgetrt.errors import MessageError
+from edgetrt.wire.local import (
+    GrantMessage,
+    LinkMessage,
+)
 from edgetrt.wire.messages import (
     VERSION,
     EventMessage,
     FrameResult,
-    GrantMessage,
     HealthMessage,
-    LinkMessage,
     PipelineReport,
     ReportedMessage,
     ResultMessage,
     StatusMessage,
     Struct,
+)
+from edgetrt.wire.requests import (
+    AnnounceMessage,
+    CommandMessage,
+    DesiredMessage,
+    ReplyMessage,
 )
 from edgetrt.wire.topics import TOPICS
 
@@ -46,6 +54,10 @@ _DECODERS: dict[object, msgspec.json.Decoder[Any]] = {
         EventMessage,
         ReportedMessage,
         StatusMessage,
+        ReplyMessage,
+        DesiredMessage,
+        CommandMessage,
+        AnnounceMessage,
     )
 }
 _LINK = msgspec.json.Decoder(LinkMessage)

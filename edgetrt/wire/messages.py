@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from edgetrt.types import Counters, StageStats
@@ -85,7 +87,9 @@ class ResultMessage(FrameResult, frozen=True, kw_only=True, tag="result"):
 class PipelineReport(Struct, frozen=True, kw_only=True, tag="pipeline"):
     """`edgetrt.types.PipelineHealth`, as JSON; runtime -> agent, and inside `HealthMessage`.
 
-    `age_s` = how long ago the runtime said so; it grows when the runtime is gone.
+    `age_s` = how long ago the runtime said so; it grows when the runtime is gone. `settings` are those
+    that are in force beyond its file, `generation` counts the last that were looked at, and `unsettled`
+    says why those are not in force, else it is empty.
     """
 
     pipeline: str
@@ -99,50 +103,9 @@ class PipelineReport(Struct, frozen=True, kw_only=True, tag="pipeline"):
     error: str = ""
     objects: float | None = None
     age_s: float = 0.0
-
-
-class GrantMessage(Struct, frozen=True, kw_only=True, tag="grant"):
-    """What a pipeline may use from now on; agent -> runtime."""
-
-    pipeline: str
-    rate_hz: float | None = None
-
-
-class ActivateMessage(Struct, frozen=True, kw_only=True, tag="activate"):
-    """What should run may be another thing now: look again, and run that; agent or command -> runtime.
-
-    `pipeline` empty = everything. `reply` is the name of the asker's socket, beside the runtime's own.
-    """
-
-    pipeline: str = ""
-    reply: str
-
-
-class Taken(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one pipeline.
-
-    Attributes:
-        did: `kept` as it was, `swapped` between two frames, `started`, `restarted` or `stopped`.
-        engine: that it runs now.
-        error: why it did not take what it should; it does what it did before.
-    """
-
-    pipeline: str
-    did: str
-    engine: str = ""
-    error: str = ""
-
-
-class ActivatedMessage(Struct, frozen=True, kw_only=True, tag="activated"):
-    """What came of it; runtime -> asker. `error` is empty when everything asked for runs now.
-
-    `pipeline` and `engine` are those of the question; `pipelines` has every one that was looked at.
-    """
-
-    pipeline: str
-    engine: str
-    error: str = ""
-    pipelines: tuple[Taken, ...] = ()
+    settings: dict[str, Any] = {}
+    generation: int = 0
+    unsettled: str = ""
 
 
 class AgentReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -161,6 +124,8 @@ class AgentReport(msgspec.Struct, frozen=True, kw_only=True):
         malformed: datagrams from the link that were not a message.
         link_dropped: results that the link did not take from the runtime.
         reconnects: connections to the broker after the first.
+        commands: commands that were answered, refusals included.
+        refused: messages from the broker that were no message for this device, or not to be trusted.
     """
 
     rss_bytes: int | None
@@ -173,6 +138,8 @@ class AgentReport(msgspec.Struct, frozen=True, kw_only=True):
     malformed: int = 0
     link_dropped: int = 0
     reconnects: int = 0
+    commands: int = 0
+    refused: int = 0
 
 
 class OutboxReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -281,12 +248,15 @@ class EventMessage(Struct, frozen=True, kw_only=True, tag="event"):
 
 
 class ReportedPipeline(msgspec.Struct, frozen=True, kw_only=True):
-    """What a pipeline runs."""
+    """What a pipeline runs, and with which settings; see `PipelineReport`."""
 
     pipeline: str
     state: str
     backend: str
     engine: str
+    settings: dict[str, Any] = {}
+    generation: int = 0
+    unsettled: str = ""
 
 
 class ReportedMessage(Struct, frozen=True, kw_only=True, tag="reported"):
@@ -298,6 +268,8 @@ class ReportedMessage(Struct, frozen=True, kw_only=True, tag="reported"):
         system: kernel and architecture.
         clock: for mending the time of samples.
         pipelines: by name.
+        generation: of the settings that the device was told last; 0 = never any.
+        unsettled: pipelines that do not run with those settings, and why.
     """
 
     device: str
@@ -308,6 +280,8 @@ class ReportedMessage(Struct, frozen=True, kw_only=True, tag="reported"):
     system: str = ""
     clock: ClockReport = ClockReport()
     pipelines: tuple[ReportedPipeline, ...] = ()
+    generation: int = 0
+    unsettled: dict[str, str] = {}
 
 
 class StatusMessage(Struct, frozen=True, kw_only=True, tag="status"):
@@ -323,6 +297,3 @@ class StatusMessage(Struct, frozen=True, kw_only=True, tag="status"):
     time: float
     version: str
     reason: str = ""
-
-
-LinkMessage = FrameResult | PipelineReport | GrantMessage | ActivateMessage | ActivatedMessage

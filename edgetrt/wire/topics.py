@@ -16,9 +16,16 @@ from edgetrt.wire.messages import (
     StatusMessage,
     Struct,
 )
+from edgetrt.wire.requests import (
+    AnnounceMessage,
+    CommandMessage,
+    DesiredMessage,
+    ReplyMessage,
+)
 
 QOS = 1
 UP = "edgetrt/v1/u"
+DOWN = "edgetrt/v1/d"
 
 _NAME = re.compile(r"[a-z0-9-]{1,63}")
 
@@ -29,7 +36,7 @@ class Topic:
 
     Attributes:
         name: level after the device.
-        pattern: with `{device}` and `{pipeline}` to be filled in.
+        pattern: with `{device}`, `{pipeline}` and `{id}` to be filled in.
         direction: `up` = device to fleet, `down` = fleet to device.
         qos: always 1.
         retained: whether the broker keeps the last message for late subscribers.
@@ -92,6 +99,41 @@ TOPICS = (
         "objects of one frame; per frame, or at most `publish.result_hz`",
         3600,
     ),
+    Topic(
+        "reply",
+        f"{UP}/{{device}}/reply/{{id}}",
+        "up",
+        False,
+        ReplyMessage,
+        "what came of the command with this id, or of the response topic that it named",
+        600,
+    ),
+    Topic(
+        "desired",
+        f"{DOWN}/{{device}}/desired",
+        "down",
+        True,
+        DesiredMessage,
+        "what the device shall run: a signed envelope, or plain settings where they are allowed",
+    ),
+    Topic(
+        "cmd",
+        f"{DOWN}/{{device}}/cmd",
+        "down",
+        False,
+        CommandMessage,
+        "a command to do once",
+        60,
+    ),
+    Topic(
+        "announce",
+        f"{DOWN}/all/announce",
+        "down",
+        False,
+        AnnounceMessage,
+        "something that every device may want to look at, such as new metadata",
+        3600,
+    ),
 )
 
 EXPIRY_S = {row.name: row.expiry_s for row in TOPICS}
@@ -100,11 +142,12 @@ EXPIRY_S = {row.name: row.expiry_s for row in TOPICS}
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A concrete topic, taken apart; `pipeline` is empty where the topic has none."""
+    """A concrete topic, taken apart; what the topic does not have is empty."""
 
     topic: Topic
-    device: str
+    device: str = ""
     pipeline: str = ""
+    id: str = ""
 
 
 def status(device: str) -> str:
@@ -132,6 +175,30 @@ def result(device: str, pipeline: str) -> str:
     return f"{UP}/{_named('device', device)}/result/{_named('pipeline', pipeline)}"
 
 
+def reply(device: str, command_id: str) -> str:
+    """Topic of the reply to a command."""
+    return f"{UP}/{_named('device', device)}/reply/{_named('command id', command_id)}"
+
+
+def desired(device: str) -> str:
+    """Topic of what a device shall run."""
+    return f"{DOWN}/{_named('device', device)}/desired"
+
+
+def cmd(device: str) -> str:
+    """Topic of commands to a device."""
+    return f"{DOWN}/{_named('device', device)}/cmd"
+
+
+ANNOUNCE = f"{DOWN}/all/announce"
+"""Topic of what is said to every device."""
+
+
+def everything_to(device: str) -> tuple[str, ...]:
+    """What a device subscribes to."""
+    return desired(device), cmd(device), ANNOUNCE
+
+
 def everything_from(device: str | None = None) -> str:
     """Filter for all that a device, or every device, publishes."""
     return f"{UP}/{'+' if device is None else _named('device', device)}/#"
@@ -145,7 +212,9 @@ def parse(topic: str) -> Address:
     """
     for row in TOPICS:
         pattern = row.pattern.format(
-            device="(?P<device>[a-z0-9-]{1,63})", pipeline="(?P<pipeline>[a-z0-9-]{1,63})"
+            device="(?P<device>[a-z0-9-]{1,63})",
+            pipeline="(?P<pipeline>[a-z0-9-]{1,63})",
+            id="(?P<id>[a-z0-9-]{1,63})",
         )
         if match := re.fullmatch(pattern, topic):
             return Address(row, **match.groupdict())

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgetrt.types import Detections, RawOutput, StageStats
+from edgetrt.wire.local import (
+    GrantMessage,
+)
 from edgetrt.wire.messages import (
     Box,
     EventMessage,
     FrameResult,
-    GrantMessage,
     HealthMessage,
     PipelineReport,
     ReportedMessage,

@@ -111,10 +111,50 @@ published = st.one_of(
         reason=words,
     ),
 )
-links = st.one_of(frames, reports, grants)
+plain = st.dictionaries(words, st.none() | st.booleans() | counts | words, max_size=3)
+generations = st.integers(1, 2**53)
+asked = st.one_of(
+    st.builds(
+        wire.ReplyMessage,
+        device=names,
+        epoch=counts,
+        time=numbers,
+        id=names,
+        command=words,
+        ok=st.booleans(),
+        code=words,
+        error=words,
+        result=plain,
+        elapsed_s=numbers,
+    ),
+    st.builds(
+        wire.DesiredMessage,
+        generation=generations,
+        settings=st.dictionaries(names, plain, max_size=2),
+    ),
+    st.builds(
+        wire.CommandMessage,
+        id=names,
+        command=words,
+        arguments=plain,
+        expires=st.none() | numbers,
+        by=words,
+    ),
+    st.builds(wire.AnnounceMessage, about=words),
+)
+links = st.one_of(
+    frames,
+    reports,
+    grants,
+    st.builds(wire.SettingsMessage, pipeline=names, generation=generations, settings=plain),
+    st.builds(
+        wire.AskMessage, pipeline=names, what=words, reply=words, limit=counts, seconds=numbers
+    ),
+    st.builds(wire.AnswerMessage, pipeline=names, what=words, error=words, result=plain),
+)
 
 
-@given(published)
+@given(published | asked)
 def test_what_is_published_is_read_back(message: wire.Struct) -> None:
     assert wire.decode(type(message), wire.encode(message)) == message
 
@@ -124,13 +164,13 @@ def test_what_goes_over_the_link_is_read_back(message: wire.LinkMessage) -> None
     assert wire.decode_link(wire.encode(message)) == message
 
 
-@given(published, st.dictionaries(words.map(lambda word: f"x-{word}"), words, max_size=3))
+@given(published | asked, st.dictionaries(words.map(lambda word: f"x-{word}"), words, max_size=3))
 def test_unknown_fields_are_ignored(message: wire.Struct, unknown: dict[str, str]) -> None:
     body = {**msgspec.json.decode(wire.encode(message)), **unknown}
     assert wire.decode(type(message), msgspec.json.encode(body)) == message
 
 
-@given(published, st.integers().filter(lambda version: version != 1))
+@given(published | asked, st.integers().filter(lambda version: version != 1))
 def test_other_versions_are_refused(message: wire.Struct, version: int) -> None:
     body = msgspec.json.decode(wire.encode(message))
     body["v"] = version
@@ -158,7 +198,7 @@ def test_any_bytes_raise_our_error_only(payload: bytes) -> None:
     read_every_way(payload)
 
 
-@given(published | links, st.data())
+@given(published | asked | links, st.data())
 def test_damaged_messages_raise_our_error_only(message: wire.Struct, data: st.DataObject) -> None:
     payload = bytearray(wire.encode(message))
     for _ in range(data.draw(st.integers(1, 4))):
