@@ -50,9 +50,9 @@ def check(
     from edgetrt.model.rewrite import lift
 
     if not dla:
-        raise ConfigError("nothing to check", "say what to check: --dla")
+        raise ConfigError("nothing to check", "Say what to check: --dla.")
     if precision not in _PRECISIONS:
-        raise ConfigError(f"unknown precision {precision!r}", f"one of {', '.join(_PRECISIONS)}")
+        raise ConfigError(f"unknown precision {precision!r}", f"One of {', '.join(_PRECISIONS)}.")
     graph = Graph.of(onnx_file.load(model, external=rewrite))
     applied: tuple[Applied, ...] = ()
     if rewrite:

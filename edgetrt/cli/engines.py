@@ -120,7 +120,7 @@ def gc(
     if max_size is None and max_age is None:
         raise ConfigError(
             "gc needs a limit: neither --max-size nor --max-age was given",
-            "For example: edgetrt engines gc --max-age 30d",
+            "For example: edgetrt engines gc --max-age 30d.",
         )
     size = None if max_size is None else quantity(max_size, _UNITS, "--max-size")
     age = None if max_age is None else quantity(max_age, _SPANS, "--max-age")

@@ -30,9 +30,11 @@ _TENSOR_NAME = 8
 
 _CHUNK_BYTES = 1 << 20
 
-_EXPORT_HINT = "export the network to ONNX first, for example with torch.onnx.export"
-_BUILD_HINT = "give the ONNX file it was built from; engines are built on the device that runs them"
-_FETCH_HINT = "download the file itself again and compare its size with the publisher's"
+_EXPORT_HINT = "Export the network to ONNX first, for example with torch.onnx.export."
+_BUILD_HINT = (
+    "Give the ONNX file it was built from; engines are built on the device that runs them."
+)
+_FETCH_HINT = "Download the file itself again and compare its size with the publisher's."
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ def _inlined(path: Path, model: onnx.ModelProto) -> onnx.ModelProto:
     try:
         return inliner.inline_local_functions(model)
     except (RuntimeError, ValueError) as error:
-        hint = "export it again without local functions"
+        hint = "Export it again without local functions."
         raise ModelError(f"{path}: its functions cannot be written out: {error}", hint) from error
 
 
@@ -173,12 +175,12 @@ def _parse(path: Path, data: bytes) -> onnx.ModelProto:
 
 def _unopenable(path: Path, error: OSError) -> ModelError:
     if isinstance(error, FileNotFoundError):
-        return ModelError(f"{path}: no such file", "check the path; expected an .onnx file")
+        return ModelError(f"{path}: no such file", "Check the path; expected an .onnx file.")
     if isinstance(error, IsADirectoryError):
         return ModelError(
-            f"{path}: is a folder, expected an ONNX file", "name the .onnx file in it"
+            f"{path}: is a folder, expected an ONNX file", "Name the .onnx file in it."
         )
-    return ModelError(f"{path}: cannot be read: {error.strerror}", "check the file's permissions")
+    return ModelError(f"{path}: cannot be read: {error.strerror}", "Check the file's permissions.")
 
 
 def _unreadable(path: Path, detail: str) -> ModelError:
@@ -208,17 +210,22 @@ def _holds_pickle(path: Path) -> bool:
 _KINDS = (
     (b"ftrt", 0, "a TensorRT plan", _BUILD_HINT),
     (b"vtrt", 0, "a TensorRT-RTX plan", _BUILD_HINT),
-    (b"version https://git-lfs", 0, "a git-lfs pointer, not the file itself", "run `git lfs pull`"),
+    (
+        b"version https://git-lfs",
+        0,
+        "a git-lfs pointer, not the file itself",
+        "Run `git lfs pull`.",
+    ),
     (b"<!doctype html", 0, "a web page", _FETCH_HINT),
     (b"<html", 0, "a web page", _FETCH_HINT),
     (b"<?xml", 0, "XML, perhaps OpenVINO's", _EXPORT_HINT),
-    (b"TFL3", 4, "a TensorFlow Lite model", "convert it to ONNX first, for example with tf2onnx"),
-    (b"\x89HDF", 0, "a Keras HDF5 file", "convert it to ONNX first, for example with tf2onnx"),
+    (b"TFL3", 4, "a TensorFlow Lite model", "Convert it to ONNX first, for example with tf2onnx."),
+    (b"\x89HDF", 0, "a Keras HDF5 file", "Convert it to ONNX first, for example with tf2onnx."),
     (b"\x80\x02", 0, "a Python pickle, perhaps an old PyTorch checkpoint", _EXPORT_HINT),
     (b"GGUF", 0, "a GGUF language model", _EXPORT_HINT),
     (b'{"', 8, "a safetensors file", _EXPORT_HINT),
     (b"{", 0, "JSON, perhaps a server's error message", _FETCH_HINT),
-    (b"\x1f\x8b", 0, "a gzip file", "unpack it first"),
+    (b"\x1f\x8b", 0, "a gzip file", "Unpack it first."),
     (b"\x7fELF", 0, "a program", _FETCH_HINT),
 )
 
@@ -234,12 +241,12 @@ def _external_file(path: Path, location: str, end: int) -> Path:
     if not location or folder not in file.parents:
         raise ModelError(
             f"{path}: its weights name the file {location!r} outside the model's folder",
-            "only files beside the model are read; export it again with a plain file name",
+            "Only files beside the model are read; export it again with a plain file name.",
         )
     if not file.is_file():
         raise ModelError(
             f"{path}: its weights are in {location!r}, which is missing; expected at {file}",
-            "copy that file beside the model; both belong together",
+            "Copy that file beside the model; both belong together.",
         )
     if file.stat().st_size < end:
         raise ModelError(

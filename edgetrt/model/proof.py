@@ -65,7 +65,7 @@ def prove(
                 raise AccuracyError(
                     f"the rewritten network differs at {name!r} by {relative:.2g} of its largest value, "
                     f"at most {tolerance:.2g} is allowed",
-                    "turn rewrites off with --no-rewrite and report this network",
+                    "Turn rewrites off with --no-rewrite and report this network.",
                 )
     return Proof(runs, worst_abs, worst_relative, tolerance)
 
@@ -74,7 +74,9 @@ def _runner(graph: Graph) -> Reference:
     """Load a graph from a file that is gone when it is loaded."""
     model = graph.to_model()
     if model.ByteSize() > _MAX_PROTO_BYTES:
-        raise ModelError("a network over 2 GiB cannot be compared in one piece", "use --no-rewrite")
+        raise ModelError(
+            "a network over 2 GiB cannot be compared in one piece", "Use --no-rewrite."
+        )
     with tempfile.TemporaryDirectory(prefix="edgetrt-") as folder:
         path = Path(folder) / "model.onnx"
         onnx.save(model, path)
@@ -86,7 +88,7 @@ def _random(random: np.random.Generator, spec: TensorSpec) -> NDArray[Any]:
     if min(spec.shape, default=1) < 0:
         raise ModelError(
             f"input {spec.name!r} has open dimensions {spec.shape}",
-            "fix them with --size or --batch",
+            "Fix them with --size or --batch.",
         )
     if spec.dtype.startswith("float"):
         return random.standard_normal(spec.shape).astype(spec.dtype)
@@ -99,7 +101,7 @@ def _difference(name: str, expected: Any, got: Any) -> tuple[float, float]:
     if left.shape != right.shape:
         raise AccuracyError(
             f"the rewritten network gives {name!r} as {right.shape}, expected {left.shape}",
-            "turn rewrites off with --no-rewrite and report this network",
+            "Turn rewrites off with --no-rewrite and report this network.",
         )
     if left.dtype.kind not in "fiub" or not left.size:
         return 0.0, 0.0

@@ -114,7 +114,7 @@ def parse_version(text: str) -> Version:
         ConfigError: not a version.
     """
     if not _VERSION.fullmatch(text):
-        raise ConfigError(f"{text!r} is no TensorRT version", "write it as 8.5, 10.3 or 11.4.1")
+        raise ConfigError(f"{text!r} is no TensorRT version", "Write it as 8.5, 10.3 or 11.4.1.")
     return version(text)
 
 
