@@ -11,7 +11,7 @@ from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import Error as SslibError
 from securesystemslib.signer import Key, Signer
 
-from edgetrt.config import Name
+from edgetrt.config import Name, PipelineSettings
 from edgetrt.errors import ConfigError, TrustError
 
 PAYLOAD_TYPE = "application/vnd.edgetrt.desired+json"
@@ -40,21 +40,27 @@ class Desired(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         device: for whom.
         generation: grows with every assignment of this device.
-        target: path of the release in the repository.
-        sha256: of it.
-        length: of it, in bytes.
+        target: path of the release in the repository; `sha256` and `length` of it. All three are there
+            or none is: then what serves goes on serving, with these settings.
         policy: when.
+        settings: of pipelines, by name, as they hold from now on.
         not_after: RFC 3339, UTC; later nobody begins it.
     """
 
     v: int = 1
     device: Name
     generation: Annotated[int, msgspec.Meta(ge=1, le=2**53)]
-    target: Annotated[str, msgspec.Meta(min_length=1, max_length=400)]
-    sha256: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
-    length: Annotated[int, msgspec.Meta(ge=0, le=2**50)]
+    target: Annotated[str, msgspec.Meta(max_length=400)] = ""
+    sha256: Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{64})?\Z")] = ""
+    length: Annotated[int, msgspec.Meta(ge=0, le=2**50)] = 0
     policy: Policy = Policy()
+    settings: dict[Name, PipelineSettings] = {}
     not_after: datetime
+
+    def __post_init__(self) -> None:
+        """Refuse a release that is named in part."""
+        if bool(self.target) is not bool(self.sha256) or (self.length and not self.target):
+            raise ValueError("target, sha256 and length belong together")
 
 
 class AssignmentKeys(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,7 +86,10 @@ class _Wire(msgspec.Struct, rename={"payload_type": "payloadType"}):
 
 def sign(desired: Desired, signers: Sequence[Signer]) -> bytes:
     """Make the envelope."""
-    envelope = Envelope(msgspec.json.encode(desired), PAYLOAD_TYPE, {})
+    told = {
+        key: value for key, value in msgspec.to_builtins(desired).items() if value not in ("", {})
+    }
+    envelope = Envelope(msgspec.json.encode(told), PAYLOAD_TYPE, {})
     for signer in signers:
         envelope.sign(signer)
     return msgspec.json.encode(envelope.to_dict())

@@ -91,8 +91,15 @@ class Machine:
         record = memory.record
         if _is_known(memory, desired, offer):
             return Answer(answer="known", record=transition.of(memory, desired.sha256) or record)
-        if desired.generation < memory.floor:
-            told = f"generation {desired.generation}, {memory.floor} was seen before"
+        if not desired.sha256:
+            raise TrustError(
+                "desired: names no release",
+                "Settings alone come over the broker; a bundle is for a release.",
+                "malformed",
+            )
+        newest = self.newest()
+        if desired.generation < newest:
+            told = f"generation {desired.generation}, {newest} was seen before"
             return Answer(answer="older", detail=told, record=record)
         if record is not None and record.code is None:
             self._store.save(replace(memory, waiting=offer))
@@ -208,9 +215,21 @@ class Machine:
         self._save(transition.canceled(memory, record, "superseded", told, self._ports.now_s()))
         return True
 
+    def newest(self) -> int:
+        """The highest generation that was ever signed for this device."""
+        memory = self._store.load()
+        return max(memory.floor, memory.settled)
+
+    def settle(self, generation: int) -> None:
+        """Note that a signed assignment was taken, with settings only or not; lower ones are old now."""
+        memory = self._store.load()
+        if generation > memory.settled:
+            self._store.save(replace(memory, settled=generation))
+
     def obey(self) -> Memory:
-        """Do what a person asked for on the device, as far as it can be done now."""
-        memory, asked = self._store.load(), self._requests.pending()
+        """Do what the guard did and what a person asked for, as far as it can be done now."""
+        memory = self._heed_guard()
+        asked = self._requests.pending()
         record = memory.record
         if asked is None:
             return memory
@@ -227,6 +246,16 @@ class Machine:
                 self.offer(asked.offer)
             memory = self._store.load()
         self._requests.clear()
+        return memory
+
+    def _heed_guard(self) -> Memory:
+        memory, digest = self._store.load(), self._requests.taken_back()
+        if digest:
+            after = transition.crashed(memory, digest, self._ports.now_s())
+            if after is not memory:
+                self._save(after)
+            self._requests.forget_mark()
+            memory = after
         return memory
 
 

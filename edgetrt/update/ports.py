@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from edgetrt.update.record import Verdict
+from edgetrt.update.built import Built
+from edgetrt.update.record import Figures, Verdict
 from edgetrt.update.release import Release
 
 
 class Engines(Protocol):
     """Makes engines of releases and lets the runtime take them. Every call may come again."""
 
-    def build(self, folder: Path, release: Release) -> None:
-        """Have every engine of an unpacked release ready, at low priority, while others serve.
+    def build(self, folder: Path, release: Release) -> Built | None:
+        """Have every engine of an unpacked release made, at low priority, while others serve.
+
+        Returns:
+            What was built, with its failure when it cannot run here; None = at work, come again.
 
         Raises:
-            EdgetrtError: one cannot be made here, or is further from its network than allowed.
+            EdgetrtError: the build cannot be begun, or died.
         """
+
+    def rest(self) -> None:
+        """No build is wanted now: end one that is at work."""
 
     def activate(self, folder: Path, release: Release) -> None:
         """Let the runtime serve this release from the next frame on.
@@ -41,20 +50,30 @@ class Headroom(Protocol):
         """What it lacks, in words; empty = nothing."""
 
 
+@dataclass(frozen=True)
+class Trial:
+    """A release that has been switched to.
+
+    Attributes:
+        digest: of it.
+        release: with what it promised for each pipeline, and for how long it is watched.
+        built: which engines were made for it here.
+        before: how the pipelines ran before it.
+        since_s: for how long it has been switched to.
+    """
+
+    digest: str
+    release: Release
+    built: Built | None
+    before: Mapping[str, Figures]
+    since_s: float
+
+
 class Prover(Protocol):
-    """Watches the release that has just been switched to."""
+    """Watches what serves."""
 
-    def look(
-        self, folder: Path, release: Release, previous: Path | None, since_s: float
-    ) -> Verdict | None:
-        """Judge it.
+    def figures(self) -> dict[str, Figures]:
+        """How the pipelines run now; those that say too little are left out."""
 
-        Args:
-            folder: of the release.
-            release: with what it promised for each pipeline, and for how long it is watched.
-            previous: folder of the release before, to compare with.
-            since_s: for how long it has been watched.
-
-        Returns:
-            The verdict; None = it is too early for one.
-        """
+    def look(self, trial: Trial) -> Verdict | None:
+        """Judge the release that has just been switched to; None = it is too early for a verdict."""

@@ -42,6 +42,22 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
         return all(check.ok for check in self.checks)
 
 
+class Figures(msgspec.Struct, frozen=True, kw_only=True):
+    """How a pipeline ran before an update touched anything, to compare its successor with.
+
+    Attributes:
+        fps: results per second.
+        p99_ms: 99th percentile of capture to result; None when no frame was timed.
+        frames: results that these rest on.
+        sated: its source, or its rate, gave no more.
+    """
+
+    fps: float
+    p99_ms: float | None = None
+    frames: int = 0
+    sated: bool = False
+
+
 class Offer(msgspec.Struct, frozen=True, kw_only=True):
     """A `desired` as it came, and the bundle that came with it; empty = from the repository."""
 
@@ -70,7 +86,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         detail: what happened, for a person.
         hint: what to do about it.
         held: why it does not go on right now.
-        verdict: of PROVE.
+        verdict: of BUILD's golden inputs when they refused it, else of PROVE.
+        before: how the pipelines ran on the release before, noted before the build began.
         begun_at: when it was asked for.
         entered_at: when it came into this state.
         stores: how often it was stored.
@@ -94,6 +111,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     hint: str = ""
     held: str = ""
     verdict: Verdict | None = None
+    before: dict[str, Figures] = {}
     begun_at: float
     entered_at: float
     stores: int = 0
@@ -103,8 +121,10 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
     """The document.
 
     Attributes:
-        floor: the highest generation that was ever verified; lower ones are ignored.
+        floor: the highest generation whose release was ever verified; lower ones are ignored.
         seen: digest of the release that it meant.
+        settled: the highest generation that was ever signed by a known key, with settings only or not;
+            lower ones are ignored.
         previous: digest of the release before the one that serves, kept for a rollback by hand.
         record: the update that is on its way, or the last one.
         waiting: the next one, when it came while another was on its way.
@@ -114,6 +134,7 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
     v: int = 1
     floor: int = 0
     seen: str = ""
+    settled: int = 0
     previous: str = ""
     record: Record | None = None
     waiting: Offer | None = None

@@ -20,15 +20,20 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     offer: Offer | None = None
 
 
+MARK = "taken-back"
+"""File in the folder of updates: digest of the release that the guard took back, because the runtime
+kept dying with it."""
+
+
 class Requests:
-    """The file.
+    """The file, and the guard's mark beside it.
 
     Args:
         folder: of updates.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / "request.json"
+        self._path, self._mark = folder / "request.json", folder / MARK
 
     def ask(self, request: Request) -> None:
         """Leave a wish; it takes the place of one before."""
@@ -43,3 +48,13 @@ class Requests:
     def clear(self) -> None:
         """It has been seen to."""
         self._path.unlink(missing_ok=True)
+
+    def taken_back(self) -> str:
+        """Digest of the release that the guard took back; empty when there is none."""
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            return self._mark.read_text("ascii").strip()
+        return ""
+
+    def forget_mark(self) -> None:
+        """It has been seen to; the guard may take the same release back again."""
+        self._mark.unlink(missing_ok=True)

@@ -11,13 +11,13 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from edgetrt.errors import EdgetrtError, IncompatibleError, ProveError, TrustError
-from edgetrt.update import archive
+from edgetrt.update import archive, built
 from edgetrt.update.desired import Desired, verify
 from edgetrt.update.fetch import Progress, Wanted, fetch
 from edgetrt.update.gate import Gate
 from edgetrt.update.layout import Layout
 from edgetrt.update.origin import BundleOrigin, Origin
-from edgetrt.update.ports import Engines, Prover
+from edgetrt.update.ports import Engines, Prover, Trial
 from edgetrt.update.record import Memory, Offer, Record, Verdict
 from edgetrt.update.release import Host, require
 from edgetrt.update.states import State
@@ -84,6 +84,15 @@ class Verifying:
     def steps(self) -> Mapping[State, Step]:
         """By state."""
         return {State.VERIFY: self.verify, State.FETCH: self.fetch, State.STAGE: self.stage}
+
+    def refresh(self) -> None:
+        """Fetch and verify the repository's metadata, and with it whose assignments count.
+
+        Raises:
+            UpdateError: as `Trust.refresh`; or no repository is configured.
+        """
+        sources = self._from(Offer(envelope=""))
+        self._trust.refresh(sources.metadata, sources.targets[0])
 
     def known_signer(self, offer: Offer) -> Desired:
         """Check an offer by what was trusted at the last refresh, without any network.
@@ -178,16 +187,29 @@ class Switching:
         }
 
     def build(self, record: Record, _: Memory) -> Outcome:
-        """Make the engines."""
+        """Note how what serves runs; then have the engines made."""
         folder = self._layout.release(record.digest)
-        self._engines.build(folder, archive.read(folder))
-        return Outcome(record)
+        if not record.before:
+            record = replace(record, before=self._prover.figures())
+        found = self._engines.build(folder, archive.read(folder))
+        if found is None:
+            return Outcome(record, _POLL_S, "its engines are being made")
+        if found.failure is None:
+            return Outcome(record)
+        failure = found.failure
+        verdict = Verdict(checks=found.checks) if found.checks else None
+        return Outcome(
+            replace(record, verdict=verdict),
+            error=IncompatibleError(failure.message, failure.hint, failure.code),
+        )
 
     def wait(self, record: Record, _: Memory) -> Outcome:
         """Hold while anything speaks against a switch; note what serves until then."""
         now_s = self._now_s()
         local = datetime.fromtimestamp(now_s).astimezone()
         since_s = now_s - record.entered_at
+        if not record.before:
+            record = replace(record, before=self._prover.figures())
         why = self._gate.held(record.policy, record.digest, local, since_s)
         if why:
             return Outcome(record, _POLL_S, why)
@@ -203,10 +225,10 @@ class Switching:
 
     def prove(self, record: Record, _: Memory) -> Outcome:
         """Watch it until there is a verdict."""
-        folder = self._layout.release(record.digest)
-        previous = self._layout.release(record.previous) if record.previous else None
+        release = archive.read(self._layout.release(record.digest))
+        made = built.read(self._layout.root, record.digest)
         since_s = max(0.0, self._now_s() - record.entered_at)
-        verdict = self._prover.look(folder, archive.read(folder), previous, since_s)
+        verdict = self._prover.look(Trial(record.digest, release, made, record.before, since_s))
         if verdict is None:
             return Outcome(record, _POLL_S, "watched")
         record = replace(record, verdict=verdict)

@@ -17,6 +17,11 @@ from edgetrt.update.record import MOST_HISTORY, Memory, Offer, Record
 from edgetrt.update.states import MOST_STORES, ROWS, Code, Next, Row, State
 
 _REFUSALS = (TrustError, IncompatibleError, DigestError)
+_CRASHED = (
+    "crashed",
+    "the runtime kept dying with it, and the guard took it back",
+    "See `journalctl -u edgetrt-runtime`, around the time of the switch.",
+)
 _LAST_STORES = 20
 """How many more stores a rollback gets, once the others are used up."""
 
@@ -40,7 +45,8 @@ def begin(memory: Memory, offer: Offer, generation: int, digest: str, now_s: flo
 def done(memory: Memory, record: Record, now_s: float) -> Memory:
     """A step is done."""
     if record.state is State.VERIFY:
-        memory = replace(memory, floor=record.generation, seen=record.digest)
+        settled = max(memory.settled, record.generation)
+        memory = replace(memory, floor=record.generation, seen=record.digest, settled=settled)
         if record.serves:
             return enter(memory, record, Code.SUCCEEDED, now_s)
     return enter(memory, record, ROWS[record.state].then, now_s)
@@ -111,6 +117,43 @@ def canceled(memory: Memory, record: Record, reason: str, detail: str, now_s: fl
 
 def back(memory: Memory, digest: str, now_s: float) -> Memory:
     """Take the release that serves back, because a person wants it."""
+    return _again(memory, digest, now_s, "by-hand", "a person took it back", "")
+
+
+def crashed(memory: Memory, digest: str, now_s: float) -> Memory:
+    """End the update to a release that the guard has taken back; the way back is gone once more."""
+    record = memory.record
+    if record is None or record.digest != digest:
+        if record is not None and record.code is None:
+            return _noted(memory, digest)
+        return _again(memory, digest, now_s, *_CRASHED)
+    if record.code is None and not ROWS[record.state].cancel:
+        if record.state is State.ROLLBACK:
+            return memory
+        reason, detail, hint = _CRASHED
+        record = replace(record, reason=reason, detail=detail, hint=hint)
+        return enter(memory, record, State.ROLLBACK, now_s)
+    if record.code is Code.SUCCEEDED:
+        return _again(memory, digest, now_s, *_CRASHED)
+    return memory
+
+
+def _noted(memory: Memory, digest: str) -> Memory:
+    """Say of an earlier update that it was taken back, while another is on its way."""
+    reason, detail, hint = _CRASHED
+    history = tuple(
+        replace(old, code=Code.ROLLED_BACK, reason=reason, detail=detail, hint=hint)
+        if old.digest == digest and old.code is Code.SUCCEEDED
+        else old
+        for old in memory.history
+    )
+    return replace(memory, previous="", history=history)
+
+
+def _again(
+    memory: Memory, digest: str, now_s: float, reason: str, detail: str, hint: str
+) -> Memory:
+    """Go back from a release that served already."""
     known = of(memory, digest) or Record(
         offer=Offer(envelope=""),
         state=State.ROLLBACK,
@@ -122,11 +165,12 @@ def back(memory: Memory, digest: str, now_s: float) -> Memory:
     record = replace(
         known,
         code=None,
-        by_hand=True,
+        by_hand=reason == "by-hand",
         previous=memory.previous,
-        reason="by-hand",
-        detail="a person took it back",
-        hint="",
+        reason=reason,
+        detail=detail,
+        hint=hint,
+        verdict=None,
         begun_at=now_s,
         stores=0,
     )

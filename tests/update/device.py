@@ -13,11 +13,13 @@ from pathlib import Path
 
 from edgetrt.errors import EngineBuildError
 from edgetrt.update import durable, keys
+from edgetrt.update.built import Built, BuiltPipeline, Failure
 from edgetrt.update.desired import Desired, Policy, sign
 from edgetrt.update.gate import Gate
 from edgetrt.update.layout import Layout
 from edgetrt.update.machine import Machine, Ports
-from edgetrt.update.record import Check, FileStore, Offer, Record, Store, Verdict
+from edgetrt.update.ports import Trial
+from edgetrt.update.record import Check, Figures, FileStore, Offer, Record, Store, Verdict
 from edgetrt.update.release import Host, Release
 from edgetrt.update.repository import Repository
 from edgetrt.update.requests import Requests
@@ -164,10 +166,27 @@ class FileEngines:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._fails = folder, fails
 
-    def build(self, folder: Path, release: Release) -> None:
+    def build(self, folder: Path, release: Release) -> Built | None:
         if self._fails == "build":
             raise EngineBuildError("street: the optimiser ran out of memory")
+        failure = (
+            Failure(code="golden", message="street: differs") if self._fails == "golden" else None
+        )
+        checks = (Check(name="golden 1", ok=False, value="0.5", limit="0.02"),) if failure else ()
+        part = BuiltPipeline(
+            name="street",
+            engine="e" * 64,
+            backend="fake",
+            precision="fp16",
+            model="street.onnx",
+            checks=checks,
+        )
+        made = Built(digest=folder.name, built_at=0.0, pipelines=(part,), failure=failure)
         durable.replace(self._folder / f"built-{folder.name}", release.version.encode())
+        return made
+
+    def rest(self) -> None:
+        """Nothing goes on here between two calls."""
 
     def activate(self, folder: Path, release: Release) -> None:
         if self._fails == "activate":
@@ -199,11 +218,12 @@ class Judge:
     def __init__(self, ok: bool = True) -> None:
         self._ok = ok
 
-    def look(
-        self, folder: Path, release: Release, previous: Path | None, since_s: float
-    ) -> Verdict | None:
+    def figures(self) -> dict[str, Figures]:
+        return {"street": Figures(fps=30.0, p99_ms=20.0, frames=600)}
+
+    def look(self, trial: Trial) -> Verdict | None:
         fps = 30.0 if self._ok else 11.5
-        band = release.pipelines[0].bands.fps_min or 0.0
+        band = trial.release.pipelines[0].bands.fps_min or 0.0
         check = Check(name="fps", ok=fps >= band, value=f"{fps:g} Hz", limit=f">= {band:g} Hz")
         return Verdict(checks=(check,), log=("the last line",))
 
