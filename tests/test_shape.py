@@ -28,8 +28,6 @@ PAGES += sorted(ROOT.glob("engines/*/README.md"))
 EMPTY_NAMES = {"utils", "helpers", "common", "manager", "base", "core", "misc"}
 MOST_LINES = 300
 LATER = {
-    errors.PowerModeError: "power modes",
-    errors.BoardError: "power modes",
     errors.FleetError: "the fleet",
 }
 """Errors whose raisers are still to come, and the part that brings them."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
+from edgetrt.boards import nvpmodel
 from edgetrt.boards.generic import read_text
+from edgetrt.errors import BoardError
 from edgetrt.types import Conditions
 
-_MODE = re.compile(r"pmode:(\d+)")
 _OFF_C = -200.0
 """Zones of parts without power say -256."""
 
@@ -28,13 +28,14 @@ def conditions(root: Path = Path("/")) -> Conditions:
 
 def _power_mode(root: Path) -> str | None:
     """Name of the power mode, by the board's own table; its number where the table has none."""
-    found = _MODE.search(read_text(root / "var/lib/nvpmodel/status") or "")
-    if found is None:
+    number = nvpmodel.number(root)
+    if number is None:
         return None
-    number = int(found[1])
-    table = read_text(root / "etc/nvpmodel.conf") or ""
-    named = re.search(rf"<\s*POWER_MODEL\s+ID={number}\s+NAME=(\S+)\s*>", table)
-    return named[1] if named else str(number)
+    try:
+        mode = nvpmodel.Power(root).current()
+    except BoardError:
+        mode = None
+    return mode.name if mode else str(number)
 
 
 def _clocks_mhz(root: Path) -> dict[str, float]:

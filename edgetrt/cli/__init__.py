@@ -21,7 +21,10 @@ from edgetrt.cli import (
     deploy,
     doctor,
     engines,
+    hawkbit,
     inspect,
+    mender,
+    power,
     release,
     rollback,
     run,
@@ -56,9 +59,12 @@ for command in (
     status.status,
     agent.agent,
     runtime.runtime,
+    hawkbit.hawkbit,
 ):
     app.command()(command)
+app.command(hidden=True)(mender.mender)
 app.add_typer(engines.app, name="engines")
+app.add_typer(power.app, name="power")
 app.add_typer(release.app, name="release")
 app.add_typer(update.app, name="update")
 
