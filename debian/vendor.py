@@ -1,11 +1,12 @@
 """The vendor folder of the package: pinned wheels, fetched by platform tag, side by side for every Python.
 
-    vendor.py lock             write vendor.lock from vendor.in: the hash of every wheel
+    vendor.py lock             write each list's .lock from its .in: the hash of every wheel
     vendor.py fill ARCH FOLDER SBOM   fetch, check and unpack the wheels for ARCH
 
 One folder serves several Pythons, because compiled modules carry the ABI in their names
 (`_core.cpython-310-aarch64-linux-gnu.so`) and everything else is the same file in each wheel of a
-version. Where it is not, `fill` stops.
+version. Where it is not, `fill` stops. A library in two versions, of which the device decides, is
+in a list and a folder of its own.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ class Part:
 
 
 HERE = Path(__file__).parent
-LOCK = HERE / "vendor.lock"
+LISTS = {"vendor": "", "cuda12": "cuda12", "cuda13": "cuda13"}
+"""Lists of this folder, and where in the vendor folder each goes."""
 PYTHONS = ("310", "311", "312", "313")
 """Ubuntu 22.04 (JetPack 6), Debian 12, Ubuntu 24.04 (JetPack 7), Debian 13."""
 
@@ -52,6 +54,11 @@ MACHINES = {"arm64": "aarch64", "amd64": "x86_64"}
 GLIBC = ("2_17", "2_24", "2_26", "2_27", "2_28", "2_31", "2_34", "2_35")
 """What Ubuntu 22.04's C library (2.35) can load."""
 
+CUDA_UNUSED = tuple(
+    f"{prefix}{name}"
+    for prefix in ("", "cy")
+    for name in ("runtime", "nvml", "cufile", "cudla", "nvjitlink", "nvfatbin", "nvvm")
+)
 LEFT_OUT = (
     "onnx/backend/test/data/*",
     "onnx/backend/test/case/*",
@@ -67,6 +74,18 @@ LEFT_OUT = (
     "mpmath/tests/*",
     "sympy/benchmarks/*",
     "av/include/*",
+    "_cuda_bindings_redirector*",
+    # The names before cuda-bindings 12.6.
+    *(f"cuda/{name}.*" for name in ("ccuda", "ccudart", "cnvrtc", "cuda", "cudart", "nvrtc")),
+    "cuda/bindings/_test_helpers/*",
+    "cuda/bindings/_example_helpers/*",
+    # Of NVIDIA's bindings edgetrt calls the driver and the run-time compiler.
+    *(
+        f"cuda/bindings/{folder}{name}{suffix}"
+        for folder in ("", "_bindings/", "_internal/", "_v2/")
+        for name in CUDA_UNUSED
+        for suffix in (".*", "_ptds.*")
+    ),
     "*.pxd",
     "*.pyx",
     "*.pyi",
@@ -74,6 +93,8 @@ LEFT_OUT = (
     "*.cc",
     "*.cpp",
     "*.hpp",
+    "cuda/*.in",
+    "cuda/*.json",
     "*.in.proto",
     "*.dist-info/RECORD",
     "*.dist-info/WHEEL",
@@ -86,9 +107,9 @@ LEFT_OUT = (
 """Tests, sources and what only pip reads, as names in a wheel; `*` goes across folders."""
 
 
-def pins() -> list[str]:
-    """`name==version` of everything, in the order of vendor.in."""
-    lines = (line.split("#")[0].strip() for line in (HERE / "vendor.in").read_text().splitlines())
+def pins(name: str) -> list[str]:
+    """`name==version` of everything, in the order of the list."""
+    lines = (line.split("#")[0].strip() for line in (HERE / f"{name}.in").read_text().splitlines())
     return [line for line in lines if line]
 
 
@@ -109,46 +130,59 @@ def stable_abi(wheel: Path) -> bool:
     return "-abi3-" in wheel.name
 
 
-def lock() -> None:
+def lock(name: str) -> None:
     """Write the hash of every wheel that some Python on some machine needs."""
-    hashes: dict[str, set[str]] = {pin: set() for pin in pins()}
+    hashes: dict[str, set[str]] = {pin: set() for pin in pins(name)}
     for arch in MACHINES:
         for python in PYTHONS:
             with tempfile.TemporaryDirectory() as folder:
-                download(arch, python, Path(folder), pins())
+                download(arch, python, Path(folder), pins(name))
                 for wheel in Path(folder).glob("*.whl"):
                     if stable_abi(wheel) and python != PYTHONS[0]:
                         continue
-                    name, version = wheel.name.split("-")[:2]
-                    pin = f"{name.lower().replace('_', '-')}=={version}"
+                    project, version = wheel.name.split("-")[:2]
+                    pin = f"{project.lower().replace('_', '-')}=={version}"
                     hashes[pin].add(hashlib.sha256(wheel.read_bytes()).hexdigest())
-    lines = ["# Written by `scripts/build-deb --lock` from vendor.in."]
+    lines = [f"# Written by `scripts/build-deb --lock` from {name}.in."]
     for pin, found in hashes.items():
         lines.append(
             " \\\n".join([pin, *(f"    --hash=sha256:{digest}" for digest in sorted(found))])
         )
-    LOCK.write_text("\n".join(lines) + "\n")
+    locked(name).write_text("\n".join(lines) + "\n")
+
+
+def locked(name: str) -> Path:
+    """The hashes of a list."""
+    return HERE / f"{name}.lock"
 
 
 def fill(arch: str, folder: Path, sbom: Path) -> None:
     """Unpack every wheel for `arch` into `folder` and write what they are."""
+    parts: list[tuple[str, Part]] = []
+    for name, place in LISTS.items():
+        parts += fill_list(arch, name, folder / place).items()
+    sbom.write_text(json.dumps(bill(arch, parts), indent=1, sort_keys=True) + "\n")
+
+
+def fill_list(arch: str, name: str, folder: Path) -> dict[str, Part]:
+    """Unpack every wheel of a list; returns what they are."""
     parts: dict[str, Part] = {}
     for index, python in enumerate(PYTHONS):
         with tempfile.TemporaryDirectory() as downloads:
             wanted = Path(downloads, "wanted.lock")
             # After the first Python the pure and the stable ones are there.
-            wanted.write_text(LOCK.read_text() if index == 0 else compiled(parts))
+            wanted.write_text(locked(name).read_text() if index == 0 else compiled(name, parts))
             download(arch, python, Path(downloads), ["--require-hashes", "-r", str(wanted)])
             for wheel in sorted(Path(downloads).glob("*.whl")):
                 unpack(wheel, folder)
                 note(wheel, parts)
-    sbom.write_text(json.dumps(bill(arch, parts), indent=1, sort_keys=True) + "\n")
+    return parts
 
 
-def compiled(parts: dict[str, Part]) -> str:
-    """The lines of vendor.lock about what has a wheel per Python."""
-    wanted = {name for name, part in parts.items() if part.per_python}
-    entries = re.split(r"\n(?=\S)", LOCK.read_text())
+def compiled(name: str, parts: dict[str, Part]) -> str:
+    """The lines of a list's hashes about what has a wheel per Python."""
+    wanted = {library for library, part in parts.items() if part.per_python}
+    entries = re.split(r"\n(?=\S)", locked(name).read_text())
     return "\n".join(entry for entry in entries if entry.split("==")[0] in wanted)
 
 
@@ -195,9 +229,10 @@ def _licence(classifiers: list[str]) -> str:
     return " AND ".join(found) or "see its dist-info"
 
 
-def bill(arch: str, parts: dict[str, Part]) -> dict[str, object]:
+def bill(arch: str, parts: list[tuple[str, Part]]) -> dict[str, object]:
     """The parts as CycloneDX 1.5; the same parts give the same bytes."""
-    seed = json.dumps({name: asdict(part) for name, part in sorted(parts.items())}) + arch
+    parts = sorted(parts, key=lambda named: (named[0], named[1].version))
+    seed = json.dumps([(name, asdict(part)) for name, part in parts]) + arch
     components = [
         {
             "type": "library",
@@ -212,7 +247,7 @@ def bill(arch: str, parts: dict[str, Part]) -> dict[str, object]:
                 {"name": "edgetrt:wheel-sha256", "value": digest} for digest in part.hashes
             ],
         }
-        for name, part in sorted(parts.items())
+        for name, part in parts
     ]
     return {
         "bomFormat": "CycloneDX",
@@ -226,7 +261,8 @@ def bill(arch: str, parts: dict[str, Part]) -> dict[str, object]:
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["lock"]:
-        lock()
+        for each in LISTS:
+            lock(each)
     elif len(sys.argv) == 5 and sys.argv[1] == "fill" and sys.argv[2] in MACHINES:
         fill(sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4]))
     else:

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import Any
 
 from edgetrt.errors import CudaError
+from edgetrt.gpu.bundled import offer
 from edgetrt.gpu.status import cuda_error
 
 _INSTALL = (
@@ -24,6 +25,7 @@ def load(part: str) -> Any:
     Raises:
         CudaError: not installed.
     """
+    offer()
     old = {"driver": "cuda.cuda", "nvrtc": "cuda.nvrtc"}[part]
     for name in (f"cuda.bindings.{part}", old):
         try:
