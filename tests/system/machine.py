@@ -2,7 +2,8 @@
 
 It gets this machine's package sources and pip's settings, read when it is made and written nowhere
 else. Everything that runs in it does so in a mount and process namespace of its own, which takes
-the mounts and any left process with it, however the run ends.
+the mounts and any left process with it, however the run ends. A root of another release has only
+the mirror's own packages, and one of another architecture runs in an emulator (`emulated`).
 """
 
 from __future__ import annotations
@@ -12,8 +13,13 @@ import platform
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ENTER = """
 set -eu
@@ -84,14 +90,23 @@ class Machine:
         return to
 
 
-def make(root: Path) -> Machine:
-    """Unpack a fresh root, kept in the user's cache, and give it this machine's sources."""
-    subprocess.run(["tar", "-xf", base(), "-C", root], check=True)
-    (root / "etc/apt/sources.list").unlink(missing_ok=True)  # debootstrap's own
-    for name in APT:
-        _copy(Path("/etc/apt", name), root)
-    for path in TRUST_AND_NAMES:
-        _copy(Path(path), root)
+def make(root: Path, suite: str | None = None, arch: str | None = None) -> Machine:
+    """Unpack a fresh root, kept in the user's cache, and give it this machine's sources.
+
+    Args:
+        root: an empty folder.
+        suite: Debian's name of the release; this machine's own where it is None.
+        arch: Debian's name of the architecture; this machine's own where it is None.
+    """
+    subprocess.run(["tar", "-xf", base(suite, arch), "-C", root], check=True)
+    if suite is None and arch is None:
+        (root / "etc/apt/sources.list").unlink(missing_ok=True)  # debootstrap's own
+        for name in APT:
+            _copy(Path("/etc/apt", name), root)
+    else:
+        _copy(Path("/etc/apt/apt.conf.d"), root)
+    for name in TRUST_AND_NAMES:
+        _copy(Path(name), root)
     settings = pip_settings()
     paths = [Path(p.removeprefix("file://")) for v in settings.values() for p in v.split()]
     # An index in a folder points at the files beside it.
@@ -104,22 +119,43 @@ def make(root: Path) -> Machine:
     return Machine(root, environment, tuple(str(p) for p in paths if p.is_dir()))
 
 
-def base() -> Path:
+def base(suite: str | None = None, arch: str | None = None) -> Path:
     """The tar of a root with git and python3 and nothing else."""
-    site, suite = mirror()
+    site, own = mirror()
+    suite = suite or own
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"), "edgetrt")
-    tar = cache / f"root-{suite}-{platform.machine()}.tar"
+    tar = cache / f"root-{suite}-{arch or platform.machine()}.tar"
     if not tar.exists():
         cache.mkdir(parents=True, exist_ok=True)
         folder = cache / "root.new"
         shutil.rmtree(folder, ignore_errors=True)
-        options = ("--variant=minbase", "--include=git,python3")
+        options = ["--variant=minbase", "--include=git,python3"]
+        options += [f"--arch={arch}"] if arch else []
         # In a namespace, for debootstrap mounts /proc inside and a killed one would leave it there.
         subprocess.run([*NAMESPACE, "debootstrap", *options, suite, folder, site], check=True)
         subprocess.run(["tar", "-cf", f"{tar}.new", "-C", folder, "."], check=True)
         Path(f"{tar}.new").replace(tar)
         shutil.rmtree(folder)
     return tar
+
+
+@contextmanager
+def emulated(machine: str) -> Iterator[None]:
+    """Let the kernel run programs of another machine, such as `aarch64`, by qemu-user-static."""
+    folder, name = Path("/proc/sys/fs/binfmt_misc"), f"qemu-{machine}"
+    mounted = (folder / "register").exists()
+    if not mounted:
+        subprocess.run(["mount", "-t", "binfmt_misc", "none", folder], check=True)
+    known = (folder / name).exists()
+    if not known:
+        (folder / "register").write_text(Path(f"/usr/lib/binfmt.d/{name}.conf").read_text())
+    try:
+        yield
+    finally:
+        if not known:
+            (folder / name).write_text("-1")
+        if not mounted:
+            subprocess.run(["umount", folder], check=True)
 
 
 def mirror() -> tuple[str, str]:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-import subprocess
-import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.system import machine as machines
+from tests.system.booted import Booted, eventually
 from tests.system.test_deb import must, package
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.system.machine import Machine
 
 __all__ = ["package"]
 
@@ -30,78 +29,24 @@ source: synthetic:768x576?objects=5&rate_hz=10
 WATCHDOG_S = 30
 
 
-class Booted:
-    """A system in a container; commands enter its namespaces."""
-
-    def __init__(self, root: Path) -> None:
-        options = ("--boot", "--register=no", "--keep-unit", "--private-network")
-        self._console = (root.parent / "console").open("wb")
-        self._nspawn = subprocess.Popen(
-            ["systemd-nspawn", f"--directory={root}", *options],
-            stdin=subprocess.DEVNULL,
-            stdout=self._console,
-            stderr=subprocess.STDOUT,
-        )
-        self.leader = int(eventually(self._children))
-
-    def _children(self) -> str:
-        return (
-            Path(f"/proc/{self._nspawn.pid}/task/{self._nspawn.pid}/children").read_text().strip()
-        )
-
-    def run(self, *command: str) -> str:
-        """Run a command as root; its output, whatever its exit status."""
-        enter = [
-            "nsenter",
-            f"--target={self.leader}",
-            "--all",
-            "env",
-            "-i",
-            "PATH=/usr/sbin:/usr/bin",
-        ]
-        done = subprocess.run(
-            [*enter, *command], stdout=subprocess.PIPE, text=True, check=False, timeout=120
-        )
-        return done.stdout.strip()
-
-    def show(self, what: str, unit: str) -> str:
-        return self.run(
-            "systemctl", "show", f"--property={what}", "--value", f"edgetrt-{unit}.service"
-        )
-
-    def is_active(self, unit: str) -> bool:
-        return self.show("ActiveState", unit) == "active"
-
-    def close(self) -> None:
-        os.kill(self.leader, signal.SIGRTMIN + 4)  # asks systemd to power off
-        try:
-            self._nspawn.wait(60)
-        except subprocess.TimeoutExpired:
-            self._nspawn.kill()
-            self._nspawn.wait()
-        self._console.close()
-
-
-def eventually(look: Callable[[], object], seconds: float = 120.0) -> str:
-    """What `look` gives once that is something."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := look():
-            return str(found)
-        time.sleep(0.5)
-    raise TimeoutError(f"still nothing after {seconds} s")
-
-
-@pytest.fixture(scope="module")
-def booted(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Booted]:
-    root = tmp_path_factory.mktemp("boot") / "root"
+def install(root: Path, package: Path, suite: str | None = None) -> Machine:
+    """A fresh root that can boot, with the package and a pipeline in it."""
     root.mkdir()
-    made = machines.make(root)
+    made = machines.make(root, suite)
     shutil.copy(package, root / "srv")
     must(made, "apt-get", "update", "-qq")
     apt_get = ("apt-get", "install", "-y", "-qq", "--no-install-recommends")
     must(made, *apt_get, "systemd-sysv", "dbus", f"/srv/{package.name}")
     (root / "etc/edgetrt/pipelines.d/scene.yaml").write_text(PIPELINE)
+    return made
+
+
+@pytest.fixture(scope="module", params=[None, "trixie"], ids=["here", "trixie"])
+def booted(
+    request: pytest.FixtureRequest, package: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Booted]:
+    root = tmp_path_factory.mktemp("boot") / "root"
+    install(root, package, request.param)
     system = Booted(root)
     yield system
     system.close()
