@@ -106,9 +106,8 @@ def import_(
     where = _folder(folder)
     with alone(where) as mine:
         if not mine:
-            raise UpdateError(
-                f"{where}: another process works on updates", "Stop the agent first.", "busy"
-            )
+            _leave_to_agent(bundle, config, where, json)
+            return
         local = _local(config, where)
         answer = local.machine().offer(offer(bundle, local.device))
         if answer.answer == "older":
@@ -171,6 +170,17 @@ def confirm(folder: FolderOption = None) -> None:
         raise UpdateError("no update waits for a person", "See `edgetrt update status`.", "nothing")
     durable.replace(where / CONSENT, record.digest.encode("ascii"))
     out.print(f"{record.target} may go on.", highlight=False)
+
+
+def _leave_to_agent(bundle: Path, config: Path, folder: Path, json: bool) -> None:
+    from edgetrt.cli.handing import open_handover
+
+    handover = open_handover(config, folder, taken_s=60.0).handover
+    record = handover.fate(handover.give(bundle))
+    if json:
+        print_json({"update": record})
+    else:
+        out.print("Handed to the agent, which checks it; see `edgetrt update status`.")
 
 
 def _span(seconds: float) -> str:
