@@ -8,14 +8,14 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-from paho.mqtt.enums import MQTTErrorCode
+from typing import TYPE_CHECKING, Any
 
 from edgetrt.errors import NotConnectedError, TransportError, UnheardError
-from edgetrt.mqtt.client import make_client, publish_properties
+from edgetrt.mqtt import tls
+from edgetrt.mqtt.client import make_client
 from edgetrt.mqtt.opening import in_thread
-from edgetrt.mqtt.reasons import cut_short, dropped, puback_error, refused, unreachable
+from edgetrt.mqtt.outgoing import FRAMING, Done, Outgoing, send
+from edgetrt.mqtt.reasons import alerted, cut_short, dropped, puback_error, refused, unreachable
 from edgetrt.wire import QOS
 
 if TYPE_CHECKING:
@@ -26,24 +26,8 @@ if TYPE_CHECKING:
     from edgetrt.mqtt.settings import Endpoint, Settings
     from edgetrt.types import Exchange
 
-Done = Callable[[TransportError | None], None]
-"""Told once what became of a message: None = acknowledged."""
-
 _TICK_S = 1.0
 _GOODBYE_S = 1.0
-_FRAMING = 64
-"""Bytes that the MQTT packet may need beside topic and payload."""
-
-
-class _Outgoing(NamedTuple):
-    """A message that waits for its place in the window."""
-
-    topic: str
-    payload: bytes
-    retain: bool
-    expiry_s: int | None
-    done: Done
-    exchange: Exchange | None = None
 
 
 class Connection:
@@ -65,9 +49,10 @@ class Connection:
         self._loop = asyncio.get_running_loop()
         self._on_message = on_message
         self._socket: socket.socket | None = None
+        self._peer: socket.socket | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._pending: dict[int, _Outgoing] = {}
-        self._queue: deque[_Outgoing] = deque()
+        self._pending: dict[int, Outgoing] = {}
+        self._queue: deque[Outgoing] = deque()
         self._room = settings.in_flight
         self._draining = False
         self._subscribed: dict[int, asyncio.Future[list[ReasonCode]]] = {}
@@ -133,11 +118,11 @@ class Connection:
     ) -> None:
         """Publish without waiting; what is beyond the window waits here, in order."""
         self._check()
-        if self._maximum_packet and len(topic) + len(payload) + _FRAMING > self._maximum_packet:
+        if self._maximum_packet and len(topic) + len(payload) + FRAMING > self._maximum_packet:
             raise TransportError(
                 f"publish to {topic}: {len(payload)} bytes, the broker takes {self._maximum_packet}"
             )
-        self._queue.append(_Outgoing(topic, payload, retain, expiry_s, done, exchange))
+        self._queue.append(Outgoing(topic, payload, retain, expiry_s, done, exchange))
         if not self._draining:
             self._drain()
 
@@ -147,18 +132,14 @@ class Connection:
         while self._queue and self._room > 0 and not self.lost.done():
             self._send(self._queue.popleft())
 
-    def _send(self, message: _Outgoing) -> None:
+    def _send(self, message: Outgoing) -> None:
         """Hand a message to paho; the place in the window belongs to it from then on."""
-        topic = message.topic
-        properties = publish_properties(message.expiry_s, message.exchange)
         try:
-            info = self._client.publish(topic, message.payload, QOS, message.retain, properties)
-        except ValueError as error:
-            return message.done(TransportError(f"publish to {topic!r}: {error}"))
-        if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
-            return message.done(NotConnectedError(f"publish to {topic}: connection lost"))
+            mid = send(self._client, message)
+        except TransportError as error:
+            return message.done(error)
         self._room -= 1
-        self._pending[info.mid] = message
+        self._pending[mid] = message
         return None
 
     async def subscribe(self, filters: Iterable[str]) -> None:
@@ -206,7 +187,7 @@ class Connection:
     def _attach(self) -> None:
         """Hand paho's socket to the event loop."""
         found: Any = self._client.socket()
-        self._socket = found
+        self._socket = self._peer = found
         found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._loop.add_reader(found, self._readable)
         if self._client.want_write():
@@ -283,6 +264,8 @@ class Connection:
         _properties: Properties | None,
     ) -> None:
         by_broker = flags.is_disconnect_packet_from_server
+        if (alert := tls.failure(self._peer)) is not None:
+            return self._end(alerted(alert, self._endpoint.where))
         if not self._answered() and not by_broker:
             return self._end(cut_short(self._endpoint.where))
         return self._end(dropped(reason.value, str(reason), by_broker, self._endpoint.where))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import time
 
 from edgetrt.errors import TransportError, UnheardError
 
@@ -20,6 +21,35 @@ _HINTS = {
     0x8E: "Two agents use the same device name; give each its own.",
 }
 
+_NOT_YET_VALID = 9
+_UNTRUSTED = {
+    _NOT_YET_VALID: "Set this device's clock: sudo timedatectl set-ntp true.",
+    10: "Renew the broker's certificate, or set this device's clock if it is ahead.",
+    18: "The broker signed for itself; `broker.ca_file` must be that very certificate, made as a CA.",
+    19: "Another CA signed it than `broker.ca_file` holds.",
+    20: "Another CA signed it than `broker.ca_file` holds.",
+    62: "Set `broker.host` to a name that the broker's certificate is for.",
+    64: "Set `broker.host` to an address that the broker's certificate is for.",
+}
+"""What to do, by OpenSSL's number of why a certificate was not trusted."""
+
+_RENEW = "Have a new one signed: edgetrt provision --csr."
+_ALERTS = {
+    "CERTIFICATE_EXPIRED": ("says that this device's certificate has expired", _RENEW),
+    "CERTIFICATE_REVOKED": ("says that this device's certificate was revoked", _RENEW),
+    "CERTIFICATE_REQUIRED": (
+        "asks for a certificate, and this device has shown none",
+        "Set `broker.cert_file` and `broker.key_file`, or run edgetrt provision.",
+    ),
+    "UNKNOWN_CA": (
+        "does not know the CA of this device's certificate",
+        "Take a certificate of the site's CA: edgetrt provision --csr.",
+    ),
+    "BAD_CERTIFICATE": ("does not accept this device's certificate", _RENEW),
+    "CERTIFICATE_UNKNOWN": ("does not accept this device's certificate", _RENEW),
+}
+"""What a broker says of our certificate, by the words of TLS (RFC 8446, section 6.2)."""
+
 
 def unreachable(error: OSError | ValueError, where: str) -> TransportError:
     """Explain why no connection could be opened."""
@@ -32,21 +62,38 @@ def unreachable(error: OSError | ValueError, where: str) -> TransportError:
             f"broker {where}: the host name cannot be resolved", "Check `broker.host` and DNS."
         )
     if isinstance(error, ssl.SSLCertVerificationError):
-        return TransportError(
-            f"broker {where}: its certificate is not trusted: {error.verify_message}",
-            "Check `broker.ca_file`, and that `broker.host` is the name in the certificate.",
-        )
+        return untrusted(error, where)
     if isinstance(error, ssl.SSLError):
-        return TransportError(
-            f"broker {where}: no TLS connection: {error.reason or error}",
-            "Does this port speak TLS, and does the broker accept our certificate?",
-        )
+        return alerted(error, where)
     if isinstance(error, ConnectionError):
         return cut_short(where)
     if isinstance(error, TimeoutError):
         return TransportError(f"broker {where}: no answer", "Check the network and the firewall.")
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return TransportError(f"broker {where}: cannot be reached: {text}")
+
+
+def untrusted(error: ssl.SSLCertVerificationError, where: str) -> TransportError:
+    """Explain why we do not believe the broker's certificate."""
+    said = error.verify_message
+    if error.verify_code == _NOT_YET_VALID:
+        said += f"; this device's clock says {time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC"
+    return TransportError(
+        f"broker {where}: its certificate is not trusted: {said}",
+        _UNTRUSTED.get(error.verify_code, "Check `broker.ca_file`, and the broker's certificate."),
+    )
+
+
+def alerted(error: ssl.SSLError, where: str) -> TransportError:
+    """Explain the end of TLS; the broker says what it has against our certificate in an alert."""
+    reason = error.reason or str(error)
+    for word, (said, hint) in _ALERTS.items():
+        if word in reason:
+            return TransportError(f"broker {where}: {said} ({reason})", hint)
+    return TransportError(
+        f"broker {where}: no TLS connection: {reason}",
+        "Does this port speak TLS, and does the broker accept our certificate?",
+    )
 
 
 def cut_short(where: str) -> TransportError:

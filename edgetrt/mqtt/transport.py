@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from edgetrt.errors import NotConnectedError, TransportError
 from edgetrt.mqtt.backoff import Backoff, first_wait_s
-from edgetrt.mqtt.connection import Connection, Done
-from edgetrt.mqtt.places import endpoints
+from edgetrt.mqtt.connection import Connection
+from edgetrt.mqtt.outgoing import Done
+from edgetrt.mqtt.places import Places
 from edgetrt.mqtt.settings import Endpoint, Settings
 from edgetrt.types import ConnectionState, Exchange
 
@@ -65,8 +66,8 @@ class MqttTransport:
         settings: Settings | None = None,
         backoff: Backoff | None = None,
     ) -> None:
-        self._endpoints = endpoints(config, client_id)
-        self._endpoint = self._endpoints[0]
+        self._places = Places(config, client_id)
+        self._endpoint = self._places.current
         self._spread_s = config.spread_s
         self._last_will = last_will
         self._subscriptions = subscriptions
@@ -165,6 +166,8 @@ class MqttTransport:
         await asyncio.sleep(random.uniform(0.0, spread_s))  # noqa: S311
         while True:
             will = self._last_will() if self._last_will else None
+            self._places.refresh()
+            self._endpoint = self._places.current
             connection = Connection(self._endpoint, self._settings, will, self._arrived)
             served = False
             try:
@@ -177,8 +180,7 @@ class MqttTransport:
                 await connection.close()
             if not served:
                 # The one that served last is tried first, then each in turn.
-                at = self._endpoints.index(self._endpoint) + 1
-                self._endpoint = self._endpoints[at % len(self._endpoints)]
+                self._places.turn()
             await asyncio.sleep(self._backoff.delay_s())
 
     async def _serve(self, connection: Connection) -> None:
