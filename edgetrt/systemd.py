@@ -27,7 +27,7 @@ START_S = 300.0
 """How long a pipeline may take to load its network before it counts as standing still."""
 
 SLOW_FRAMES = 3.0
-"""Periods of its demanded rate that a pipeline may be silent, when those outlast the watchdog."""
+"""Periods of its granted rate that a pipeline may be silent, when those outlast the watchdog."""
 
 EXTEND_US = 30_000_000
 """What a start that waits for a camera asks for each time, in microseconds."""
@@ -110,52 +110,54 @@ class Progress:
     READY comes with the first result of any pipeline. The watchdog is fed each time every pipeline
     has done something since it was fed last: one that stands still starves it, one that takes ten
     seconds a frame under a watchdog of thirty does not. A pipeline that waits for its camera to come
-    back does what it should, and so does one whose rate is lower than the watchdog's.
+    back does what it should, and so does one whose rate is lower than the watchdog's. Pipelines may
+    come and go between two looks.
 
     Args:
         notifier: who is told.
         clock: time.
-        rates_hz: what pipelines are asked for, by name, where a rate is asked for.
     """
 
-    def __init__(self, notifier: Notifier, clock: Clock, rates_hz: Mapping[str, float]) -> None:
+    def __init__(self, notifier: Notifier, clock: Clock) -> None:
         self._notifier = notifier
         self._clock = clock
-        self._rates_hz = rates_hz
         self._seen: dict[str, tuple[object, ...]] = {}
         self._moved_ns: dict[str, int] = {}
         self._pending: set[str] = set()
         self._status = ""
         self.ready = False
 
-    def __call__(self, pipelines: Sequence[PipelineHealth]) -> None:
-        """Look at the pipelines and tell systemd; to be called about once a second."""
+    def __call__(self, pipelines: Sequence[PipelineHealth], rates_hz: Mapping[str, float]) -> None:
+        """Look at the pipelines and tell systemd; to be called about once a second.
+
+        Args:
+            pipelines: all that are here now.
+            rates_hz: what each may do now, by name, where that is limited.
+        """
         now_ns = self._clock.monotonic_ns()
+        self._forget({health.pipeline for health in pipelines})
         for health in pipelines:
-            self._look(health, now_ns)
+            self._look(health, rates_hz.get(health.pipeline), now_ns)
         self._tell(pipelines)
         if not self._pending:
             self._notifier.alive()
             self._pending = {health.pipeline for health in pipelines}
 
-    def _look(self, health: PipelineHealth, now_ns: int) -> None:
+    def _forget(self, here: set[str]) -> None:
+        """Expect nothing more of pipelines that are gone."""
+        for name in set(self._seen) - here:
+            del self._seen[name], self._moved_ns[name]
+        self._pending &= here
+
+    def _look(self, health: PipelineHealth, rate_hz: float | None, now_ns: int) -> None:
         name, counters = health.pipeline, health.counters
         did = (health.state, counters.done, counters.refused, counters.restarts)
         if self._seen.get(name) != did:
             self._seen[name] = did
             self._moved_ns[name] = now_ns
             self._pending.discard(name)
-        elif (now_ns - self._moved_ns[name]) / 1e9 < self._patience_s(health):
+        elif (now_ns - self._moved_ns[name]) / 1e9 < _patience_s(health, rate_hz):
             self._pending.discard(name)
-
-    def _patience_s(self, health: PipelineHealth) -> float:
-        """How long doing nothing is what this pipeline should do now."""
-        if health.state in _OVER:
-            return float("inf")
-        if health.state == "starting":
-            return START_S
-        rate_hz = self._rates_hz.get(health.pipeline)
-        return SLOW_FRAMES / rate_hz if rate_hz else 0.0
 
     def _tell(self, pipelines: Sequence[PipelineHealth]) -> None:
         status = "; ".join(map(_describe, pipelines)) or "no pipeline is configured"
@@ -167,6 +169,15 @@ class Progress:
         if not self.ready and any(health.state == "backoff" for health in pipelines):
             self._notifier.extend_start()
         self._status = status
+
+
+def _patience_s(health: PipelineHealth, rate_hz: float | None) -> float:
+    """How long doing nothing is what this pipeline should do now."""
+    if health.state in _OVER:
+        return float("inf")
+    if health.state == "starting":
+        return START_S
+    return SLOW_FRAMES / rate_hz if rate_hz else 0.0
 
 
 def _describe(health: PipelineHealth) -> str:

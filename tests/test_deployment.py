@@ -126,4 +126,4 @@ def test_an_engine_without_a_source_serves_the_pipeline_file_of_its_name(here: P
     app.active().activate(PipelineConfig(name="bare", model="/m", source=""), engine)
     app.active().activate(PipelineConfig(name="whole", model="/m", source="synthetic:"), engine)
     (here / "pipelines.d").mkdir()
-    assert set(app.pipelines(DeviceConfig(), here / "agent.yaml")) == {"whole"}
+    assert set(app.wanted(DeviceConfig(), here / "agent.yaml")) == {"whole"}

@@ -3,9 +3,10 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -121,13 +122,13 @@ def test_without_systemd_and_with_a_dead_one_nothing_happens(tmp_path: Path) -> 
 
 
 def test_ready_comes_with_the_first_result_and_once(manager: Manager) -> None:
-    progress = Progress(notifier(manager), FakeClock(), {})
+    progress = Progress(notifier(manager), FakeClock())
 
-    progress([health(state="starting"), health("b", "starting")])
-    progress([health(), health("b", "starting")])
+    progress([health(state="starting"), health("b", "starting")], {})
+    progress([health(), health("b", "starting")], {})
     before = manager.take()
-    progress([health(done=1), health("b", "starting")])
-    progress([health(done=2), health("b", done=1)])
+    progress([health(done=1), health("b", "starting")], {})
+    progress([health(done=2), health("b", done=1)], {})
     after = manager.take()
 
     assert "READY=1" not in before
@@ -135,25 +136,31 @@ def test_ready_comes_with_the_first_result_and_once(manager: Manager) -> None:
 
 
 def test_without_any_pipeline_the_runtime_is_ready_and_says_why(manager: Manager) -> None:
-    Progress(notifier(manager), FakeClock(), {})([])
+    Progress(notifier(manager), FakeClock())([], {})
 
     assert manager.take()[:2] == ["READY=1", "STATUS=no pipeline is configured"]
 
 
-def feeds(manager: Manager, progress: Progress, clock: FakeClock, *looks: object) -> list[bool]:
+def feeds(
+    manager: Manager,
+    progress: Progress,
+    clock: FakeClock,
+    *looks: object,
+    rates_hz: Mapping[str, float] = MappingProxyType({}),
+) -> list[bool]:
     """Whether each look, a second apart, fed the watchdog."""
     fed = []
     for look in looks:
         assert isinstance(look, list)
         clock.advance(1.0)
-        progress(look)
+        progress(look, rates_hz)
         fed.append("WATCHDOG=1" in manager.take())
     return fed
 
 
 def test_a_pipeline_that_stands_still_starves_the_watchdog(manager: Manager) -> None:
     clock = FakeClock()
-    progress = Progress(notifier(manager), clock, {})
+    progress = Progress(notifier(manager), clock)
 
     looks = [[health(done=1)], [health(done=2)], *[[health(done=2)]] * 60]
 
@@ -162,7 +169,7 @@ def test_a_pipeline_that_stands_still_starves_the_watchdog(manager: Manager) -> 
 
 def test_one_that_stands_still_is_not_hidden_by_one_that_moves(manager: Manager) -> None:
     clock = FakeClock()
-    progress = Progress(notifier(manager), clock, {})
+    progress = Progress(notifier(manager), clock)
 
     looks = [[health(done=n), health("b", done=min(n, 3))] for n in range(1, 30)]
 
@@ -171,7 +178,7 @@ def test_one_that_stands_still_is_not_hidden_by_one_that_moves(manager: Manager)
 
 def test_slow_ones_out_of_step_feed_it(manager: Manager) -> None:
     clock = FakeClock()
-    progress = Progress(notifier(manager), clock, {})
+    progress = Progress(notifier(manager), clock)
 
     looks = [[health(done=n // 10), health("b", done=(n + 5) // 10)] for n in range(10, 60)]
     fed = feeds(manager, progress, clock, *looks)
@@ -182,18 +189,43 @@ def test_slow_ones_out_of_step_feed_it(manager: Manager) -> None:
 
 def test_one_that_is_asked_for_a_frame_a_minute_is_left_in_peace(manager: Manager) -> None:
     clock = FakeClock()
-    progress = Progress(notifier(manager), clock, {"a": 1 / 60})
+    progress = Progress(notifier(manager), clock)
+    looks = [[health(done=1)]] * 240
 
-    fed = feeds(manager, progress, clock, *[[health(done=1)]] * 240)
+    fed = feeds(manager, progress, clock, *looks, rates_hz={"a": 1 / 60})
 
     assert all(fed[:179])
     assert not any(fed[182:])
 
 
+def test_a_grant_that_is_slower_than_the_watchdog_is_waited_for(manager: Manager) -> None:
+    clock = FakeClock()
+    progress = Progress(notifier(manager), clock)
+    looks = [[health(done=1)]] * 60
+    feeds(manager, progress, clock, *looks)
+
+    assert all(feeds(manager, progress, clock, *looks, rates_hz={"a": 1 / 60})[1:])
+    assert not any(feeds(manager, progress, clock, *looks)[1:])
+
+
+def test_pipelines_may_come_and_go(manager: Manager) -> None:
+    clock = FakeClock()
+    progress = Progress(notifier(manager), clock)
+
+    still = [[health(done=n), health("b", done=3)] for n in range(5, 10)]
+    gone = [[health(done=n)] for n in range(10, 20)]
+    other = [[health(done=n), health("c", done=n)] for n in range(20, 30)]
+    again = [[health(done=n), health("b", done=3)] for n in (30, 31)]
+
+    assert feeds(manager, progress, clock, *still) == [True] + [False] * 4
+    assert all(feeds(manager, progress, clock, *gone, *other))
+    assert feeds(manager, progress, clock, *again) == [True, False]
+
+
 @pytest.mark.parametrize("state", ["backoff", "ended", "failed"])
 def test_one_that_waits_or_is_over_does_not_count_as_still(manager: Manager, state: str) -> None:
     clock = FakeClock()
-    progress = Progress(notifier(manager), clock, {})
+    progress = Progress(notifier(manager), clock)
 
     looks = [[health(state=state), health("b", done=n)] for n in range(100)]
 
@@ -202,7 +234,7 @@ def test_one_that_waits_or_is_over_does_not_count_as_still(manager: Manager, sta
 
 def test_a_load_may_take_its_time_but_not_for_ever(manager: Manager) -> None:
     clock = FakeClock()
-    progress = Progress(notifier(manager), clock, {})
+    progress = Progress(notifier(manager), clock)
 
     fed = feeds(manager, progress, clock, *[[health(state="starting")]] * (round(START_S) + 60))
 
@@ -211,16 +243,16 @@ def test_a_load_may_take_its_time_but_not_for_ever(manager: Manager) -> None:
 
 
 def test_a_start_that_waits_for_its_camera_is_extended_until_ready(manager: Manager) -> None:
-    progress = Progress(notifier(manager), FakeClock(), {})
+    progress = Progress(notifier(manager), FakeClock())
 
-    progress([health(state="starting")])
+    progress([health(state="starting")], {})
     assert not any(line.startswith("EXTEND") for line in manager.take())
-    progress([health(state="backoff", restarts=1)])
+    progress([health(state="backoff", restarts=1)], {})
     heard = manager.take()
     assert "EXTEND_TIMEOUT_USEC=30000000" in heard
     assert "STATUS=a backoff: camera lost" in heard
-    progress([health(done=1, restarts=1)])
-    progress([health(state="backoff", done=1, restarts=2)])
+    progress([health(done=1, restarts=1)], {})
+    progress([health(state="backoff", done=1, restarts=2)], {})
     assert not any(line.startswith("EXTEND") for line in manager.take())
 
 

@@ -15,20 +15,24 @@ from edgetrt.app.networks import (
 )
 from edgetrt.app.pipelines import STDOUT, join, open_source, supervisor, whole_sink
 from edgetrt.app.places import RUNTIME_SOCKET, cache_dir, run_dir, state_dir
-from edgetrt.app.processes import pipelines, run_agent, run_runtime, stop_on_signals
+from edgetrt.app.processes import demands, job, run_agent, run_runtime, stop_on_signals
+from edgetrt.app.serving import Serving, parts, updates_dir, wanted
 
 __all__ = [
     "RUNTIME_SOCKET",
     "STDOUT",
+    "Serving",
     "active",
     "backends",
     "cache_dir",
+    "demands",
+    "job",
     "join",
     "open_deployed",
     "open_network",
     "open_source",
+    "parts",
     "pick_backend",
-    "pipelines",
     "run_agent",
     "run_dir",
     "run_runtime",
@@ -36,5 +40,7 @@ __all__ = [
     "stop_on_signals",
     "supervisor",
     "tensorrt_backend",
+    "updates_dir",
+    "wanted",
     "whole_sink",
 ]

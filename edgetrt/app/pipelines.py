@@ -105,6 +105,7 @@ def supervisor(
     source: SourceUri | None = None,
     sinks: Callable[[], Sequence[Sink]] = tuple,
     deployed: bool = True,
+    network: Callable[[], Network] | None = None,
 ) -> Supervisor:
     """Join everything that one pipeline needs.
 
@@ -114,30 +115,41 @@ def supervisor(
         source: instead of the one in the settings.
         sinks: makes those that come besides the settings' own.
         deployed: run the engine that was deployed under the pipeline's name, when there is one.
+        network: opens the network, instead of `deployed` and what the settings name.
 
     Raises:
         ConfigError: the source or a sink is written wrongly.
         SinkError: a sink cannot be written.
     """
-    from edgetrt.engine import recipe as recipes
     from edgetrt.sources import uri as uris
 
-    def network() -> Network:
+    def found() -> Network:
         """What is deployed under this name now, else what the settings name."""
         record = active().get(pipeline.name) if deployed else None
-        if record is not None:
-            return open_deployed(record)
-        recipe = recipes.for_pipeline(pipeline, base)
-        return open_network(recipe, pipeline.backend, pipeline.threads, pipeline.depth)
+        return open_configured(pipeline, base) if record is None else open_deployed(record)
 
     uri = source or uris.parse(pipeline.source, base)
     return join(
         pipeline.name,
         lambda: open_source(uri),
-        network,
+        network or found,
         [*open_sinks(pipeline.sinks, base, live=uri.live), *sinks()],
         Grant(pipeline.rate_hz),
     )
+
+
+def open_configured(pipeline: PipelineConfig, base: Path) -> Network:
+    """Load the network that a pipeline's settings name.
+
+    Raises:
+        ConfigError: the recipe is wrong.
+        ModelError: the file is damaged, or not what the task expects.
+        BackendError: nothing here can run it.
+    """
+    from edgetrt.engine import recipe as recipes
+
+    recipe = recipes.for_pipeline(pipeline, base)
+    return open_network(recipe, pipeline.backend, pipeline.threads, pipeline.depth)
 
 
 def join(

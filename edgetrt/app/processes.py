@@ -10,92 +10,81 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from edgetrt import document
-from edgetrt.app.networks import active, open_deployed
-from edgetrt.app.pipelines import supervisor
+from edgetrt.app.networks import open_deployed
+from edgetrt.app.pipelines import open_configured, supervisor, whole_sink
 from edgetrt.app.places import AGENT_SOCKET, RUNTIME_SOCKET, state_dir
+from edgetrt.app.serving import Serving, wanted
 from edgetrt.clock import SystemClock
-from edgetrt.config import CREDENTIAL, BrokerConfig, DeviceConfig, PipelineConfig
-from edgetrt.errors import ConfigError
+from edgetrt.config import CREDENTIAL, BrokerConfig, DeviceConfig
+from edgetrt.engine.active import Record
+from edgetrt.errors import ConfigError, UpdateError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from edgetrt.agent.verdict import Demand
+    from edgetrt.ports import Sink
+    from edgetrt.runtime.crew import Job
     from edgetrt.runtime.network import Network
-    from edgetrt.runtime.supervisor import Supervisor
-
-
-def pipeline_files(device: DeviceConfig, base: Path) -> list[Path]:
-    """Every pipeline file that a device config names, folders in order of name.
-
-    Raises:
-        ConfigError: a named file or folder is not there.
-    """
-    found: list[Path] = []
-    for entry in device.pipelines:
-        path = document.beside(base, entry)
-        if not path.exists():
-            raise ConfigError(
-                f"{base}: pipelines: {path} does not exist", "Make it, or fix the path."
-            )
-        found += sorted(path.glob("*.yaml")) if path.is_dir() else [path]
-    return found
-
-
-def pipelines(device: DeviceConfig, base: Path) -> dict[str, tuple[PipelineConfig, Path]]:
-    """Every pipeline by name with the folder of its relative paths: those of the files, then the deployed.
-
-    Raises:
-        ConfigError: a file is wrong, or two have the same name.
-    """
-    found: dict[str, tuple[PipelineConfig, Path]] = {}
-    for path in pipeline_files(device, base):
-        pipeline = document.load(path, PipelineConfig)
-        if pipeline.name in found:
-            raise ConfigError(
-                f"{path}: name: another pipeline is called {pipeline.name!r}",
-                "Give each pipeline a name of its own.",
-            )
-        found[pipeline.name] = (pipeline, path.parent)
-    for record in active().all():
-        if record.pipeline.source:
-            found.setdefault(record.pipeline.name, (record.pipeline, Path("/")))
-    return found
-
-
-def reopen(name: str) -> Network:
-    """Load what is deployed for a pipeline now.
-
-    Raises:
-        ConfigError: nothing is.
-    """
-    record = active().get(name)
-    if record is None:
-        raise ConfigError(f"pipeline {name!r}: nothing was deployed under that name")
-    return open_deployed(record)
 
 
 def run_runtime(device: DeviceConfig, base: Path, sockets: Path, frames: int | None = None) -> bool:
     """Be the runtime process until its pipelines are over or a signal ends it; False if one failed."""
     from edgetrt.link import Receiver, Sender
+    from edgetrt.runtime.crew import Crew
     from edgetrt.runtime.service import Service
     from edgetrt.sinks.link import LinkSink
     from edgetrt.systemd import Notifier, Progress
 
     stop, clock, systemd = stop_on_signals(), SystemClock(), Notifier()
-    supervisors: dict[str, Supervisor] = {}
-    rates_hz: dict[str, float] = {}
     with Sender(sockets / AGENT_SOCKET) as sender, Receiver(sockets / RUNTIME_SOCKET) as inbox:
-        for pipeline, folder in pipelines(device, base).values():
-            supervisors[pipeline.name] = supervisor(
-                pipeline, folder, sinks=lambda: [LinkSink(sender)]
-            )
-            if pipeline.rate_hz:
-                rates_hz[pipeline.name] = pipeline.rate_hz
-        progress = Progress(systemd, clock, rates_hz)
-        service = Service(supervisors, sender.send, inbox, reopen, clock, frames, progress)
+
+        def jobs() -> dict[str, Job]:
+            found = wanted(device, base)
+            return {name: job(one, lambda: [LinkSink(sender)]) for name, one in found.items()}
+
+        progress = Progress(systemd, clock)
+        service = Service(Crew(frames), jobs, sender.send, inbox, clock, progress)
         try:
             return service.run(stop)
         finally:
             systemd.stopping()
+
+
+def job(serving: Serving, sinks: Callable[[], Sequence[Sink]] = tuple) -> Job:
+    """One pipeline for the runtime: what names its network and its other parts, and what opens them.
+
+    Args:
+        serving: the pipeline.
+        sinks: makes those that come besides its own.
+
+    Raises:
+        ConfigError: the source or a sink is written wrongly.
+    """
+    from edgetrt.runtime.crew import Job
+    from edgetrt.sources import uri as uris
+
+    pipeline, base, engine = serving.pipeline, serving.base, serving.engine
+
+    def load() -> Network:
+        if engine is None:
+            return open_configured(pipeline, base)
+        return open_deployed(Record(pipeline=pipeline, current=engine))
+
+    named = (pipeline.model, base, pipeline.backend, pipeline.threads)
+    own = (*named, pipeline.task, pipeline.preprocess)
+    served = msgspec.structs.replace(engine, deployed_at="", model="") if engine else own
+    return Job(
+        name=pipeline.name,
+        network=(served, pipeline.depth),
+        parts=(
+            uris.parse(pipeline.source, base),
+            [whole_sink(sink, base) for sink in pipeline.sinks],
+        ),
+        load=load,
+        hire=lambda network: supervisor(pipeline, base, sinks=sinks, network=network),
+        rate_hz=pipeline.rate_hz,
+    )
 
 
 def run_agent(device: DeviceConfig, base: Path, sockets: Path) -> int:
@@ -108,22 +97,21 @@ def run_agent(device: DeviceConfig, base: Path, sockets: Path) -> int:
     broker = _beside(device.broker, base)
     connect = partial(MqttTransport, broker)
     return process.run_agent(
-        device, sockets / AGENT_SOCKET, connect, state_dir(), _demands(device, base)
+        device, sockets / AGENT_SOCKET, connect, state_dir(), demands(device, base)
     )
 
 
-def _demands(device: DeviceConfig, base: Path) -> dict[str, Demand]:
-    """What is configured, for the agent to judge by; a mistake in a file is the runtime's to tell."""
+def demands(device: DeviceConfig, base: Path) -> dict[str, Demand]:
+    """What is to run now, for the agent to judge by; a mistake in a file is the runtime's to tell."""
     from edgetrt.agent.verdict import Demand
 
     try:
-        engines = {record.pipeline.name: record.current.fingerprint for record in active().all()}
-        found = pipelines(device, base)
-    except ConfigError:
+        found = wanted(device, base)
+    except (ConfigError, UpdateError):
         return {}
     return {
-        name: Demand(pipeline.rate_hz, engines.get(name, ""))
-        for name, (pipeline, _) in found.items()
+        name: Demand(one.pipeline.rate_hz, one.engine.fingerprint if one.engine else "")
+        for name, one in found.items()
     }
 
 

@@ -6,17 +6,25 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+
 from edgetrt.ports import OverlappingSession
+from edgetrt.types import Frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from edgetrt.geometry import Fit
     from edgetrt.ports import Session
-    from edgetrt.types import Frame, Output
+    from edgetrt.types import Output
+
+WARM_RUNS = 2
+"""The first run of a GPU's session is an ordinary one, the second is captured into a graph."""
+
+WARM_SIZE = (480, 640)
+"""Rows and columns of the picture that warms a network."""
 
 
 class Input(Protocol):
@@ -77,6 +85,18 @@ class Network:
     labels: tuple[str, ...]
     lanes: tuple[Lane, ...]
     task: Task
+
+    def warm(self) -> None:
+        """Run each lane over a grey picture, so that the first real frame finds everything in place.
+
+        Raises:
+            InferenceError: it does not run.
+        """
+        grey = np.full((*WARM_SIZE, 3), 114, np.uint8)
+        for lane in self.lanes:
+            for number in range(WARM_RUNS):
+                lane.preprocessor.write(Frame(grey, "rgb", number, 0))
+                lane.session.infer()
 
     def close(self) -> None:
         """Free every lane."""

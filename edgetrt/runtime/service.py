@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
     from edgetrt.link import Receiver
     from edgetrt.ports import Clock
-    from edgetrt.runtime.network import Network
-    from edgetrt.runtime.supervisor import Supervisor
+    from edgetrt.runtime.crew import Crew, Job
     from edgetrt.types import PipelineHealth
 
 log = logging.getLogger(__name__)
@@ -31,52 +30,49 @@ HEALTH_S = 1.0
 LISTEN_S = 0.1
 """How long the main thread waits for a grant before it looks whether the pipelines are over."""
 
-SWAP_S = 20.0
-"""How long a pipeline may take to come to its next frame boundary."""
+ANSWER_S = 2.0
+"""How long the end waits for who asked to be answered."""
 
 REPLY = re.compile(r"ask-[0-9]{1,10}-[0-9]{1,10}\.sock")
 """Names of sockets that are answered."""
 
 
-def _unwatched(_: Sequence[PipelineHealth]) -> None:
+def _unwatched(_: Sequence[PipelineHealth], __: Mapping[str, float]) -> None:
     """Nobody looks at the progress."""
 
 
 class Service:
-    """Runs supervisors until all pipelines are over or `stop` is set.
+    """Runs the pipelines until all are over or `stop` is set.
 
     Args:
-        supervisors: by pipeline name.
+        crew: the pipelines.
+        jobs: what they should do now, by name; asked at the start and at each look.
         send: takes a datagram for the agent; False when it did not leave.
-        inbox: where the agent's grants arrive.
-        reopen: loads what is deployed for a pipeline now.
+        inbox: where the agent and commands send.
         clock: time.
-        frames: frames that each pipeline looks at before it ends; None = to the end of its source.
-        progress: gets every pipeline's health as often as the agent does.
+        progress: gets every pipeline's health and granted rates as often as the agent does.
     """
 
     def __init__(
         self,
-        supervisors: Mapping[str, Supervisor],
+        crew: Crew,
+        jobs: Callable[[], Mapping[str, Job]],
         send: Callable[[bytes], bool],
         inbox: Receiver,
-        reopen: Callable[[str], Network],
         clock: Clock,
-        frames: int | None = None,
-        progress: Callable[[Sequence[PipelineHealth]], None] = _unwatched,
+        progress: Callable[[Sequence[PipelineHealth], Mapping[str, float]], None] = _unwatched,
     ) -> None:
-        self._supervisors = supervisors
+        self.crew = crew
+        self._jobs = jobs
         self._send = send
         self._inbox = inbox
-        self._reopen = reopen
         self._clock = clock
-        self._frames = frames
         self._progress = progress
         self.malformed = 0
-        self._activating = threading.Lock()
+        self._looks: list[threading.Thread] = []
         self._handlers: dict[type[wire.Struct], Callable[[Any], None]] = {}
         self.handle(wire.GrantMessage, self._take_grant)
-        self.handle(wire.ActivateMessage, self._look_again)
+        self.handle(wire.ActivateMessage, self._take_look)
 
     def handle(self, kind: type[M], handler: Callable[[M], None]) -> None:
         """Let `handler` take the messages of a kind.
@@ -86,44 +82,54 @@ class Service:
         """
         self._handlers[kind] = handler
 
+    def answer(self, name: str, message: wire.Struct) -> None:
+        """Send an answer to the asker's socket of that name.
+
+        Raises:
+            MessageError: it is not the name of one.
+        """
+        if not REPLY.fullmatch(name):
+            raise MessageError(f"reply {name!r}: not the name of an asker's socket")
+        with Sender(self._inbox.path.with_name(name)) as asker:
+            asker.send(wire.encode(message))
+
     def run(self, stop: threading.Event) -> bool:
         """Work to the end; True when no pipeline failed.
 
         Raises:
+            EdgetrtError: a pipeline cannot be put together.
             CudaError: the GPU is lost to this process; a new one must take over.
         """
-        if not self._supervisors:
+        jobs = self._jobs()
+        if not jobs:
             log.warning("no pipeline is configured or deployed: there is nothing to run")
-        threads = [
-            threading.Thread(
-                target=supervisor.run, args=(stop, self._frames), name=f"pipeline-{name}"
-            )
-            for name, supervisor in self._supervisors.items()
-        ]
-        for thread in threads:
-            thread.start()
+        self.crew.begin(jobs)
         due_ns = self._clock.monotonic_ns()
         try:
-            while not stop.is_set() and any(thread.is_alive() for thread in threads):
+            while not stop.is_set() and self.crew.fatal is None and self._needed():
                 if self._clock.monotonic_ns() >= due_ns:
                     self._report()
                     due_ns = self._clock.monotonic_ns() + round(HEALTH_S * 1e9)
                 self._listen()
         finally:
-            stop.set()
-            for thread in threads:
-                thread.join()
+            well = self.crew.close()
+            for thread in self._looks:
+                thread.join(ANSWER_S)
             self._report()
-        for supervisor in self._supervisors.values():
-            if supervisor.fatal is not None:
-                raise supervisor.fatal
-        return all(s.meter.state != "failed" for s in self._supervisors.values())
+        if self.crew.fatal is not None:
+            raise self.crew.fatal
+        return well
+
+    def _needed(self) -> bool:
+        """Whether a pipeline works, or may soon: one that was told to run nothing waits for more."""
+        looking = any(thread.is_alive() for thread in self._looks)
+        return looking or self.crew.working() or bool(self._looks and not self.crew.names())
 
     def _report(self) -> None:
-        pipelines = [supervisor.meter.health() for supervisor in self._supervisors.values()]
+        pipelines = self.crew.health()
         for health in pipelines:
             self._send(wire.encode(wire.pipeline_report(health)))
-        self._progress(pipelines)
+        self._progress(pipelines, self.crew.rates_hz())
 
     def _listen(self) -> None:
         """Wait a moment for a message and let its handler take it; what nobody takes is counted."""
@@ -141,33 +147,35 @@ class Service:
             log.warning("from the link: %s", error.message)
 
     def _take_grant(self, message: wire.GrantMessage) -> None:
-        supervisor = self._supervisors.get(message.pipeline)
+        supervisor = self.crew.get(message.pipeline)
         if supervisor is None:
             raise MessageError(f"grant for {message.pipeline!r}: no such pipeline runs here")
         supervisor.grant(Grant(message.rate_hz))
 
-    def _look_again(self, message: wire.ActivateMessage) -> None:
+    def _take_look(self, message: wire.ActivateMessage) -> None:
         if not REPLY.fullmatch(message.reply):
             raise MessageError(f"reply {message.reply!r}: not the name of an asker's socket")
         # Loading takes seconds; grants and health must not wait for it.
-        threading.Thread(target=self._activate, args=(message,), daemon=True).start()
+        thread = threading.Thread(target=self._look, args=(message,), name="look", daemon=True)
+        self._looks = [thread, *(one for one in self._looks if one.is_alive())]
+        thread.start()
 
-    def _activate(self, message: wire.ActivateMessage) -> None:
-        """Load the engine beside the one that serves, swap it in, and say so."""
-        engine, error = "", ""
-        supervisor = self._supervisors.get(message.pipeline)
-        if supervisor is None:
-            error = f"no pipeline {message.pipeline!r} runs here; it will after the next start"
-        else:
-            # One after the other: a slow load of an older engine must not come after a newer one's.
-            with self._activating:
-                try:
-                    network = self._reopen(message.pipeline)
-                    engine = network.fingerprint
-                    if not supervisor.swap(network, SWAP_S):
-                        error = f"the pipeline is {supervisor.meter.state} and took no other engine"
-                except EdgetrtError as failure:
-                    error = failure.message
-        answer = wire.ActivatedMessage(pipeline=message.pipeline, engine=engine, error=error)
-        with Sender(self._inbox.path.with_name(message.reply)) as asker:
-            asker.send(wire.encode(answer))
+    def _look(self, message: wire.ActivateMessage) -> None:
+        """Do what should be done now, and say what became of it."""
+        try:
+            taken = self.crew.apply(self._jobs, message.pipeline)
+            error = "; ".join(f"{one.pipeline}: {one.error}" for one in taken if one.error)
+            if message.pipeline and not taken:
+                error = f"no pipeline {message.pipeline!r} should run here"
+        except EdgetrtError as failure:
+            taken, error = [], failure.message
+        except Exception as failure:  # the asker must hear of it, not wait
+            log.exception("looking again")
+            taken, error = [], f"internal error: {type(failure).__name__}: {failure}"
+        engine = taken[0].engine if message.pipeline and taken else ""
+        self.answer(
+            message.reply,
+            wire.ActivatedMessage(
+                pipeline=message.pipeline, engine=engine, error=error, pipelines=tuple(taken)
+            ),
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import threading
+import time
 from typing import TYPE_CHECKING
 
 from edgetrt.errors import ConfigError, CudaError, EdgetrtError, ModelError
@@ -22,6 +23,9 @@ log = logging.getLogger(__name__)
 
 FIRST_S, LAST_S = 0.5, 30.0
 """Back-off before a restart: up to `FIRST_S`, doubling up to `LAST_S`."""
+
+_GLANCE_S = 0.1
+"""How often a swap that waits looks whether its pipeline still runs."""
 
 STEADY_FRAMES = 100
 """Results after which a restarted pipeline counts as well again."""
@@ -65,6 +69,14 @@ class Supervisor:
         self._sinks = sinks
         self._clock = clock
         self._grant = grant
+        self._changing = threading.Lock()
+        self._ready: Network | None = None
+        self._over = False
+
+    @property
+    def granted(self) -> Grant:
+        """What the pipeline may use now."""
+        return self._grant
 
     def grant(self, grant: Grant) -> None:
         """Change what the pipeline may use, now and after restarts."""
@@ -73,13 +85,33 @@ class Supervisor:
             self.pipeline.grant = grant
 
     def swap(self, network: Network, timeout_s: float) -> bool:
-        """Give the running pipeline another network between two frames; False when it did not take it."""
-        pipeline = self.pipeline
-        if pipeline is None:
-            network.close()
-            return False
+        """Give the pipeline another network between two frames; False when it did not take it.
+
+        One that is being opened, or waits to be opened again, takes it then.
+        """
+        with self._changing:
+            pipeline = self.pipeline
+            spare = network if self._over else self._ready
+            if pipeline is None and not self._over:
+                self._ready = network
+        if pipeline is not None:
+            return self._swap_running(pipeline, network, timeout_s)
+        if spare is not None:
+            spare.close()
+        return spare is not network
+
+    def _swap_running(self, pipeline: Pipeline, network: Network, timeout_s: float) -> bool:
+        """Wait for the frame boundary; a pipeline that failed before it opens the new network itself."""
         done = pipeline.swap(network)
-        return done.wait(timeout_s) or not pipeline.withdraw(done)
+        deadline = time.monotonic() + timeout_s
+        while not done.wait(_GLANCE_S) and time.monotonic() < deadline:
+            if self.pipeline is not pipeline:
+                break
+        return done.is_set() or not pipeline.withdraw(done) or self._opens_again(pipeline)
+
+    def _opens_again(self, pipeline: Pipeline) -> bool:
+        with self._changing:
+            return self.pipeline is not pipeline and not self._over
 
     def run(self, stop: threading.Event, frames: int | None = None) -> None:
         """Keep the pipeline running until `stop`, its source's end, or an error that no retry mends."""
@@ -109,7 +141,12 @@ class Supervisor:
             self.close()
 
     def close(self) -> None:
-        """Let the sinks finish what they have."""
+        """Let the sinks finish what they have, and free a network that waits for its turn."""
+        with self._changing:
+            self._over = True
+            spare, self._ready = self._ready, None
+        if spare is not None:
+            spare.close()
         for sink in self._sinks:
             sink.close()
 
@@ -120,29 +157,45 @@ class Supervisor:
             EdgetrtError: whatever went wrong first.
         """
         self.meter.state = "starting"
-        network = self._open_network()
+        network = self._take_ready() or self._open_network()
         try:
             source = self._open_source()
         except BaseException:
             network.close()
             raise
-        self.pipeline = Pipeline(
-            name=self._name,
-            source=source,
-            network=network,
-            sinks=self._sinks,
-            meter=self.meter,
-            clock=self._clock,
-            grant=self._grant,
-        )
-        self.pipeline.grant = self._grant  # one that came in the meantime
+        pipeline, network = self._join(network, source)
         self.meter.backend, self.meter.engine = network.backend, network.fingerprint
         self.meter.state, self.meter.error = "running", ""
         try:
-            self.pipeline.run(stop, frames)
+            pipeline.run(stop, frames)
         finally:
             self.pipeline = None
             source.close()
+
+    def _take_ready(self) -> Network | None:
+        with self._changing:
+            network, self._ready = self._ready, None
+        return network
+
+    def _join(self, network: Network, source: Source) -> tuple[Pipeline, Network]:
+        """Make the pipeline, with a network that came while another was being loaded."""
+        with self._changing:
+            newer, self._ready = self._ready, None
+            taken = newer or network
+            pipeline = Pipeline(
+                name=self._name,
+                source=source,
+                network=taken,
+                sinks=self._sinks,
+                meter=self.meter,
+                clock=self._clock,
+                grant=self._grant,
+            )
+            self.pipeline = pipeline
+        pipeline.grant = self._grant  # one that came in the meantime
+        if newer is not None:
+            network.close()
+        return pipeline, taken
 
     def _rest(self, frames: int | None) -> int | None:
         """Of so many frames, those not looked at yet; restarts do not begin the count anew."""
