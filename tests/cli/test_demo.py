@@ -66,6 +66,10 @@ def test_a_signal_takes_every_process_of_the_demo_along(tmp_path: Path, number: 
                 break
             time.sleep(0.1)
         demo.send_signal(number)
+        try:
+            code = demo.wait(30)
+        finally:
+            demo.kill()
         demo.stderr.read()  # ends when the last process that holds it has
-        assert demo.wait() != 0
+    assert code != 0
     assert not list(scratch.iterdir())
