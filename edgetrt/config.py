@@ -179,6 +179,7 @@ class HealthConfig(Struct, frozen=True):
 
     `rate` is the share of a pipeline's demanded rate it must reach, `refused` the share of frames
     that may be refused, `dropped` the share that may be dropped where no rate is demanded.
+    `headroom_c` is how far in degrees the board should stay from where it slows itself down.
     """
 
     rate: Unit = 0.8
@@ -192,6 +193,7 @@ class HealthConfig(Struct, frozen=True):
     memory_free: Unit = 0.05
     disk_free: Unit = 0.05
     outbox: Unit = 0.8
+    headroom_c: Annotated[float, msgspec.Meta(ge=0, le=100)] = 5.0
 
 
 class MetricsConfig(Struct, frozen=True):

@@ -277,6 +277,24 @@ class Exchange:
 
 
 @dataclass(frozen=True, slots=True)
+class BoardState:
+    """How a board does; what it does not tell is left out.
+
+    Attributes:
+        power_mode: its name on a Jetson.
+        temperatures_c: by thermal zone.
+        headroom_c: how much warmer the zone that is nearest to it may get before the board slows itself
+            down; 0 or less where it does.
+        overcurrents: how often since the boot the board slowed down because it drew too much current.
+    """
+
+    power_mode: str | None = None
+    temperatures_c: dict[str, float] = field(default_factory=dict)
+    headroom_c: float | None = None
+    overcurrents: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Conditions:
     """Under which conditions something was measured; what the machine does not tell is left out.
 

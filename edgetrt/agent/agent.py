@@ -16,6 +16,7 @@ from edgetrt.agent.intake import Intake
 from edgetrt.agent.outbox import Outbox
 from edgetrt.agent.reporter import Reporter
 from edgetrt.agent.session import Session
+from edgetrt.types import BoardState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
@@ -48,6 +49,7 @@ class Agent:
         demands: what is configured, by pipeline.
         run_folder: where `edgetrt status` finds us; None = nowhere.
         state_folder: whose disk is watched.
+        board: asked for power mode and temperatures.
         monotonic_ns: clock of rates, ages and of `Frame.captured_ns`.
         wall: seconds since 1970.
     """
@@ -63,6 +65,7 @@ class Agent:
         demands: Mapping[str, Demand] | None = None,
         run_folder: Path | None = None,
         state_folder: Path | None = None,
+        board: Callable[[], BoardState] = BoardState,
         monotonic_ns: Callable[[], int] = time.monotonic_ns,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -74,6 +77,7 @@ class Agent:
         self._demands = demands or {}
         self._run_folder = run_folder
         self._state_folder = state_folder
+        self._board = board
         self._monotonic_ns = monotonic_ns
         self._wall = wall
         self._started_ns = monotonic_ns()
@@ -137,6 +141,7 @@ class Agent:
             self._demands,
             self._run_folder,
             self._state_folder,
+            self._board,
         )
         self._session = Session(
             identity, self._transport, self._now, self._reported, self._reporter.due.set

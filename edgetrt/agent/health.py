@@ -19,7 +19,7 @@ from edgetrt.wire import (
 if TYPE_CHECKING:
     from edgetrt.agent.identity import Identity
     from edgetrt.agent.verdict import Verdict
-    from edgetrt.types import Counters
+    from edgetrt.types import BoardState, Counters
 
 T = TypeVar("T")
 
@@ -112,6 +112,7 @@ def health_message(
     verdict: Verdict,
     outbox: OutboxReport,
     machine: MachineReport,
+    board: BoardState,
     clock: ClockReport,
 ) -> HealthMessage:
     """The device's health now."""
@@ -127,5 +128,6 @@ def health_message(
         reasons=verdict.reasons,
         outbox=outbox,
         machine=machine,
+        board=board,
         clock=clock,
     )

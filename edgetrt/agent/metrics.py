@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Iterator
 
 from edgetrt.agent.verdict import STATES
+from edgetrt.types import BoardState
 from edgetrt.wire import HealthMessage, PipelineReport
 
 _log = logging.getLogger(__name__)
@@ -53,8 +54,18 @@ def _samples(health: HealthMessage, connected: bool) -> Iterator[Sample]:
         # `_total` is the ending of counters.
         told = name.replace("_total", "_size")
         yield f"edgetrt_machine_{told}_bytes", {}, getattr(machine, name)
+    yield from _board(health.board)
     for report in health.pipelines:
         yield from _pipeline(report)
+
+
+def _board(board: BoardState) -> Iterator[Sample]:
+    if board.power_mode is not None:
+        yield "edgetrt_board_info", {"power_mode": board.power_mode}, 1
+    for zone, value_c in board.temperatures_c.items():
+        yield "edgetrt_board_temperature_celsius", {"zone": zone}, value_c
+    yield "edgetrt_board_headroom_celsius", {}, board.headroom_c
+    yield "edgetrt_board_overcurrents_total", {}, board.overcurrents
 
 
 def _pipeline(report: PipelineReport) -> Iterator[Sample]:

@@ -17,6 +17,7 @@ from edgetrt.agent.session import last_will
 from edgetrt.agent.spool import Spool
 from edgetrt.link import Receiver
 from edgetrt.systemd import Notifier, keep_alive
+from edgetrt.types import BoardState
 
 if TYPE_CHECKING:
     from edgetrt.agent.verdict import Demand
@@ -33,6 +34,7 @@ def run_agent(
     connect: Connect,
     state_folder: Path | None = None,
     demands: Mapping[str, Demand] | None = None,
+    board: Callable[[], BoardState] = BoardState,
 ) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit code.
 
@@ -42,6 +44,7 @@ def run_agent(
         connect: makes the transport.
         state_folder: where what waits for the broker survives a restart; None = nowhere.
         demands: what is configured, by pipeline.
+        board: asked for power mode and temperatures.
 
     Raises:
         ConfigError: no usable device name, or a file of `broker` cannot be read.
@@ -61,6 +64,7 @@ def run_agent(
             demands=demands,
             run_folder=link_path.parent,
             state_folder=state_folder,
+            board=board,
         )
         asyncio.run(_serve(agent))
     return 0

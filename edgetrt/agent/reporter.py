@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from edgetrt import wire
 from edgetrt.agent import machine, status
 from edgetrt.agent.entry import Moment, Priority
-from edgetrt.agent.health import Trends, health_message
+from edgetrt.agent.health import Trends, Window, health_message
 from edgetrt.agent.verdict import Demand, Facts, Verdict, judge
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from edgetrt.agent.outbox import Outbox
     from edgetrt.config import DeviceConfig
     from edgetrt.ports import Transport
+    from edgetrt.types import BoardState
 
 _QUIET_S = 0.1
 """Between two health messages at least, however often a pipeline changes its state."""
@@ -47,6 +48,7 @@ class Reporter:
         demands: what is configured, by pipeline.
         run_folder: where the status file goes; None = nowhere.
         state_folder: whose disk is watched.
+        board: asked for power mode and temperatures.
 
     Attributes:
         latest: the last health that was told.
@@ -65,6 +67,7 @@ class Reporter:
         demands: Mapping[str, Demand],
         run_folder: Path | None,
         state_folder: Path | None,
+        board: Callable[[], BoardState],
     ) -> None:
         self.due = asyncio.Event()
         self.latest: wire.HealthMessage | None = None
@@ -79,7 +82,9 @@ class Reporter:
         self._demands = demands
         self._run_folder = run_folder
         self._state_folder = state_folder
+        self._board = board
         self._trends = Trends()
+        self._overcurrents: Window[int] = Window(60.0)
         self._known: tuple[str, frozenset[tuple[str, str]]] = ("ok", frozenset())
         self._moved_aside = 0
         self._sent_ns = 0
@@ -116,6 +121,7 @@ class Reporter:
                 verdict,
                 facts.outbox,
                 facts.machine,
+                facts.board,
                 facts.clock,
             )
 
@@ -150,6 +156,7 @@ class Reporter:
     def _facts(self, now: Moment, pipelines: tuple[wire.PipelineReport, ...]) -> Facts:
         total = sum(self._outbox.dropped.values())
         before, restarts, dropped = self._trends.put(now.mono_ns, pipelines, total)
+        board = self._board()
         offline_ns = 0 if self._offline_ns is None else now.mono_ns - self._offline_ns
         return Facts(
             pipelines=pipelines,
@@ -164,7 +171,14 @@ class Reporter:
                 boot=self._identity.boot, mono_ns=now.mono_ns, synced=machine.synced(now.wall)
             ),
             offline_s=offline_ns * 1e-9,
+            board=board,
+            overcurrents=self._rise(now.mono_ns, board),
         )
+
+    def _rise(self, now_ns: int, board: BoardState) -> int:
+        """How often in the last minute the board slowed down for its current."""
+        count = board.overcurrents
+        return 0 if count is None else count - self._overcurrents.put(now_ns, count)
 
     def _tell_changes(self, verdict: Verdict, outbox: wire.OutboxReport) -> bool:
         """Make events of what is new; True when the verdict is another one."""

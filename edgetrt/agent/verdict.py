@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from edgetrt.config import HealthConfig
-from edgetrt.types import Counters
+from edgetrt.types import BoardState, Counters
 from edgetrt.wire import (
     AgentReport,
     ClockReport,
@@ -52,6 +52,8 @@ class Facts:
         machine: memory and disk.
         clock: whether it was set.
         offline_s: since the connection was lost; 0 while there is one.
+        board: temperatures and power mode.
+        overcurrents: how often in the last minute the board slowed down because it drew too much.
     """
 
     pipelines: tuple[PipelineReport, ...]
@@ -64,6 +66,8 @@ class Facts:
     machine: MachineReport = field(default_factory=MachineReport)
     clock: ClockReport = field(default_factory=ClockReport)
     offline_s: float = 0.0
+    board: BoardState = field(default_factory=BoardState)
+    overcurrents: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,7 @@ def judge(facts: Facts, limits: HealthConfig) -> Verdict:
         *_agent(facts, limits),
         *_outbox(facts, limits),
         *_machine(facts.machine, limits),
+        *_board(facts, limits),
     ]
     reasons.sort(key=lambda reason: -STATES.index(reason.state))
     return Verdict(reasons[0].state if reasons else "ok", tuple(reasons))
@@ -209,3 +214,21 @@ def _machine(machine: MachineReport, limits: HealthConfig) -> Iterator[Reason]:
         text = f"{free / 1e6:.0f} MB free of {total / 1e6:.0f}, at least {limit:.0%}"
         make = _failing if free / total < _FAILING_FREE * limit else _degraded
         yield make(code, "machine", text)
+
+
+def _board(facts: Facts, limits: HealthConfig) -> Iterator[Reason]:
+    """Heat, and what the board does about it; a board that does not tell gives no reason."""
+    room_c, zones = facts.board.headroom_c, facts.board.temperatures_c
+    if room_c is not None and room_c < limits.headroom_c:
+        text = f"{max(zones.values()):.1f} °C in the hottest zone, "
+        if room_c <= 0:
+            yield _degraded("throttled", "board", text + "where it slows down")
+        else:
+            told = f"{room_c:.1f} below where it slows down, at least {limits.headroom_c:g}"
+            yield _degraded("temperature", "board", text + told)
+    if facts.overcurrents:
+        yield _degraded(
+            "overcurrent",
+            "board",
+            f"slowed down {facts.overcurrents} times in a minute for its current",
+        )

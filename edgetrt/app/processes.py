@@ -92,12 +92,13 @@ def run_agent(device: DeviceConfig, base: Path, sockets: Path) -> int:
     from functools import partial
 
     from edgetrt.agent import process
+    from edgetrt.boards.sensors import Sensors
     from edgetrt.mqtt import MqttTransport
 
     broker = _beside(device.broker, base)
     connect = partial(MqttTransport, broker)
     return process.run_agent(
-        device, sockets / AGENT_SOCKET, connect, state_dir(), demands(device, base)
+        device, sockets / AGENT_SOCKET, connect, state_dir(), demands(device, base), Sensors().read
     )
 
 

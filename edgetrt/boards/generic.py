@@ -35,6 +35,17 @@ def memory_bytes(root: Path) -> int | None:
 def read_text(path: Path) -> str | None:
     """Content of a small system file; None when it is not there or does not answer."""
     try:
-        return path.read_bytes().decode("utf-8", "replace")
+        # Unbuffered: a sensor of a part without power says EAGAIN, which buffered readers pass on as None.
+        with path.open("rb", buffering=0) as file:
+            content = file.readall()
     except OSError:
+        return None
+    return None if content is None else content.decode("utf-8", "replace")
+
+
+def read_number(path: Path) -> float | None:
+    """A number in a system file; None when there is none."""
+    try:
+        return float((read_text(path) or "").strip())
+    except ValueError:
         return None

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from edgetrt.agent.status import Status
+    from edgetrt.types import BoardState
 
 MARKS = {"ok": "[green]ok[/]", "degraded": "[yellow]degraded[/]", "failing": "[red]failing[/]"}
 REFRESH_S = 1.0
@@ -121,7 +122,20 @@ def _foot(found: Status) -> RenderableType:
     resident = "" if agent.rss_bytes is None else f", agent {agent.rss_bytes / 1e6:.0f} MB"
     table.add_row("memory", f"{_of(machine.memory_available, machine.memory_total)}{resident}")
     table.add_row("disk", _of(machine.disk_free, machine.disk_total))
+    if told := _board(found.health.board):
+        table.add_row("board", escape(told))
     return table
+
+
+def _board(board: BoardState) -> str:
+    """Power mode and heat, as far as the board tells."""
+    parts = [] if board.power_mode is None else [f"power mode {board.power_mode}"]
+    if board.temperatures_c:
+        zone, hottest_c = max(board.temperatures_c.items(), key=lambda item: item[1])
+        parts.append(f"{hottest_c:g} °C at {zone}")
+    if board.headroom_c is not None:
+        parts.append(f"{board.headroom_c:g} below slowing down")
+    return ", ".join(parts)
 
 
 def _of(free: int | None, total: int | None) -> str:

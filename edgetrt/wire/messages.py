@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from edgetrt.types import Counters, StageStats
+from edgetrt.types import BoardState, Counters, StageStats
 
 VERSION = 1
 
@@ -221,6 +221,7 @@ class HealthMessage(Struct, frozen=True, kw_only=True, tag="health"):
     reasons: tuple[Reason, ...] = ()
     outbox: OutboxReport = OutboxReport()
     machine: MachineReport = MachineReport()
+    board: BoardState = BoardState()
     clock: ClockReport = ClockReport()
     historical: bool = False
 

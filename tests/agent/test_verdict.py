@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from edgetrt.agent.health import Trends, Window
 from edgetrt.agent.verdict import STATES, Demand, Facts, judge
 from edgetrt.config import HealthConfig
-from edgetrt.types import Counters, StageStats
+from edgetrt.types import BoardState, Counters, StageStats
 from edgetrt.wire import AgentReport, ClockReport, MachineReport, OutboxReport, PipelineReport
 
 LIMITS = HealthConfig(latency_ms=100.0)
@@ -185,3 +185,28 @@ def test_a_reason_is_said_once_for_each_pipeline() -> None:
     found = judge(facts(*twice, demands=demands), LIMITS)
     assert [(r.code, r.about) for r in found.reasons] == [("failed", "a"), ("failed", "b")]
     assert msgspec.json.decode(msgspec.json.encode(found.reasons[0]))["text"] == "given up"
+
+
+@pytest.mark.parametrize(
+    ("headroom_c", "expected"),
+    [
+        (5.0, []),
+        (4.9, [("degraded", "temperature", "board")]),
+        (0.0, [("degraded", "throttled", "board")]),
+        (-1.5, [("degraded", "throttled", "board")]),
+        (None, []),
+    ],
+)
+def test_heat_counts_by_how_near_the_board_is_to_slowing_down(
+    headroom_c: float | None, expected: list[tuple[str, str, str]]
+) -> None:
+    board = BoardState(temperatures_c={"cpu-thermal": 94.5, "cv0": 50.0}, headroom_c=headroom_c)
+
+    assert codes(facts(board=board)) == expected
+    for reason in judge(facts(board=board), LIMITS).reasons:
+        assert "94.5 °C" in reason.text
+
+
+def test_a_board_that_slows_down_for_its_current_is_degraded() -> None:
+    assert codes(facts(board=BoardState(overcurrents=900))) == []
+    assert codes(facts(overcurrents=2)) == [("degraded", "overcurrent", "board")]
