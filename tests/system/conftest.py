@@ -1,0 +1,9 @@
+"""Options of the slow tests."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--messages", type=int, default=1_000_000, help="of the chaos test")
