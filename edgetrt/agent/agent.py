@@ -11,11 +11,11 @@ from edgetrt import wire
 from edgetrt.agent import metrics
 from edgetrt.agent.desk import Desk
 from edgetrt.agent.entry import Moment
-from edgetrt.agent.identity import resident_bytes
 from edgetrt.agent.intake import Intake
 from edgetrt.agent.outbox import Outbox
 from edgetrt.agent.reporter import Reporter
 from edgetrt.agent.session import Session
+from edgetrt.memory import resident_bytes
 from edgetrt.types import BoardState
 
 if TYPE_CHECKING:

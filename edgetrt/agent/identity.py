@@ -53,16 +53,6 @@ def boot_id(proc: Path = Path("/proc")) -> str:
         return ""
 
 
-def resident_bytes(proc: Path = Path("/proc")) -> int | None:
-    """Resident memory of this process; None where the system does not tell."""
-    try:
-        status = (proc / "self/status").read_text()
-    except OSError:
-        return None
-    found = re.search(r"^VmRSS:\s+(\d+) kB$", status, re.MULTILINE)
-    return int(found[1]) * 1024 if found else None
-
-
 def _device_of(hostname: str) -> str:
     """`Jetson_Orin.local` -> `jetson-orin`."""
     name = re.sub(r"[^a-z0-9]+", "-", hostname.split(".")[0].lower()).strip("-")[:63]

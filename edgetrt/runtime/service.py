@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from edgetrt import wire
 from edgetrt.errors import EdgetrtError, MessageError
 from edgetrt.link import Sender
+from edgetrt.memory import resident_bytes
 from edgetrt.types import Grant
 
 if TYPE_CHECKING:
@@ -127,8 +128,9 @@ class Service:
 
     def _report(self) -> None:
         pipelines = self.crew.health()
+        rss_bytes = resident_bytes()
         for health in pipelines:
-            self._send(wire.encode(wire.pipeline_report(health)))
+            self._send(wire.encode(wire.pipeline_report(health, rss_bytes)))
         self._progress(pipelines, self.crew.rates_hz())
 
     def _listen(self) -> None:

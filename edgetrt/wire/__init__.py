@@ -64,6 +64,7 @@ from edgetrt.wire.topics import (
     result,
     status,
 )
+from edgetrt.wire.updates import CheckReport, UpdateReport
 from edgetrt.wire.values import (
     MAX_RAW_VALUES,
     grant_message,
@@ -88,6 +89,7 @@ __all__ = [
     "AnswerMessage",
     "AskMessage",
     "Box",
+    "CheckReport",
     "ClockReport",
     "CommandMessage",
     "DesiredMessage",
@@ -110,6 +112,7 @@ __all__ = [
     "Taken",
     "Tensor",
     "Topic",
+    "UpdateReport",
     "as_historical",
     "cmd",
     "decode",

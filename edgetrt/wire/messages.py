@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from edgetrt.types import BoardState, Counters, StageStats
+from edgetrt.wire.updates import UpdateReport
 
 VERSION = 1
 
@@ -89,7 +90,8 @@ class PipelineReport(Struct, frozen=True, kw_only=True, tag="pipeline"):
 
     `age_s` = how long ago the runtime said so; it grows when the runtime is gone. `settings` are those
     that are in force beyond its file, `generation` counts the last that were looked at, and `unsettled`
-    says why those are not in force, else it is empty.
+    says why those are not in force, else it is empty. `rss_bytes` is the
+    runtime's resident memory, all pipelines together; None where the system does not tell.
     """
 
     pipeline: str
@@ -103,6 +105,7 @@ class PipelineReport(Struct, frozen=True, kw_only=True, tag="pipeline"):
     error: str = ""
     objects: float | None = None
     age_s: float = 0.0
+    rss_bytes: int | None = None
     settings: dict[str, Any] = {}
     generation: int = 0
     unsettled: str = ""
@@ -271,6 +274,7 @@ class ReportedMessage(Struct, frozen=True, kw_only=True, tag="reported"):
         pipelines: by name.
         generation: of the settings that the device was told last; 0 = never any.
         unsettled: pipelines that do not run with those settings, and why.
+        update: the last release and how far it is; None = this device takes no releases.
     """
 
     device: str
@@ -283,6 +287,7 @@ class ReportedMessage(Struct, frozen=True, kw_only=True, tag="reported"):
     pipelines: tuple[ReportedPipeline, ...] = ()
     generation: int = 0
     unsettled: dict[str, str] = {}
+    update: UpdateReport | None = None
 
 
 class StatusMessage(Struct, frozen=True, kw_only=True, tag="status"):

@@ -66,8 +66,8 @@ def mended_time_s(
     return later.time - (later.clock.mono_ns - sample.mono_ns) * 1e-9
 
 
-def pipeline_report(health: PipelineHealth) -> PipelineReport:
-    """A pipeline's health as a message; times to 1 µs."""
+def pipeline_report(health: PipelineHealth, rss_bytes: int | None = None) -> PipelineReport:
+    """A pipeline's health as a message, with the memory of its process; times to 1 µs."""
     return PipelineReport(
         pipeline=health.pipeline,
         state=health.state,
@@ -79,6 +79,7 @@ def pipeline_report(health: PipelineHealth) -> PipelineReport:
         counters=health.counters,
         error=health.error,
         objects=None if health.objects is None else round(health.objects, 2),
+        rss_bytes=rss_bytes,
     )
 
 

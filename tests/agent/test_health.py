@@ -8,11 +8,12 @@ import msgspec
 import pytest
 
 from edgetrt.agent.health import LinkLosses, Pipelines, health_message
-from edgetrt.agent.identity import Identity, boot_id, identify, resident_bytes
+from edgetrt.agent.identity import Identity, boot_id, identify
 from edgetrt.agent.verdict import Verdict
 from edgetrt.config import DeviceConfig
 from edgetrt.errors import ConfigError
-from edgetrt.types import Counters
+from edgetrt.memory import resident_bytes
+from edgetrt.types import BoardState, Counters
 from edgetrt.wire import (
     AgentReport,
     ClockReport,
@@ -75,9 +76,11 @@ def test_the_message_carries_who_and_when() -> None:
         Verdict("degraded", (reason,)),
         outbox,
         MachineReport(disk_free=1),
+        BoardState(power_mode="15W"),
         clock,
     )
     assert (message.state, message.reasons) == ("degraded", (reason,))
+    assert message.board.power_mode == "15W"
     assert (message.outbox, message.machine.disk_free, message.clock) == (outbox, 1, clock)
     assert (message.device, message.epoch, message.seq, message.time) == ("cam-1", 7, 3, 9.877)
     assert message.agent == report
