@@ -12,7 +12,7 @@ import pytest
 from edgetrt.agent import machine, metrics, status
 from edgetrt.agent.epoch import next_epoch
 from edgetrt.errors import TransportError
-from edgetrt.types import Counters, StageStats
+from edgetrt.types import BoardState, Counters, StageStats
 from edgetrt.wire import (
     AgentReport,
     ClockReport,
@@ -49,6 +49,7 @@ HEALTH = HealthMessage(
     reasons=(Reason(state="degraded", code="rate", about="street", text="slow"),),
     outbox=OutboxReport(rows={"result": 4}, bytes={"result": 400}, dropped={"result": 2}),
     machine=MachineReport(memory_total=8_000_000_000),
+    board=BoardState("15W", {"cpu-thermal": 61.5}, overcurrents=3),
     clock=ClockReport(boot="b", mono_ns=100 * SECOND),
 )
 STATUS = status.Status(health=HEALTH, connected=True, broker="", pid=1, period_s=5.0)
@@ -86,6 +87,10 @@ def test_the_page_of_metrics_has_every_number_and_no_unknown_one() -> None:
     assert "edgetrt_state 1" in lines
     assert "edgetrt_machine_memory_size_bytes 8000000000" in lines
     assert not any("disk" in line for line in lines)
+    assert 'edgetrt_board_info{power_mode="15W"} 1' in lines
+    assert 'edgetrt_board_temperature_celsius{zone="cpu-thermal"} 61.5' in lines
+    assert "edgetrt_board_overcurrents_total 3" in lines
+    assert not any("headroom" in line for line in lines)
     assert any(r'backend="a\"b\\c\nd"' in line for line in lines)
     types = [line.split()[2] for line in lines if line.startswith("# TYPE")]
     assert len(types) == len(set(types))

@@ -9,7 +9,7 @@ import msgspec
 
 from edgetrt.agent import status
 from edgetrt.agent.identity import boot_id
-from edgetrt.types import Counters, StageStats
+from edgetrt.types import BoardState, Counters, StageStats
 from edgetrt.wire import (
     AgentReport,
     ClockReport,
@@ -44,6 +44,7 @@ def write(folder: Path, *reasons: Reason, ago_s: float = 0.0) -> None:
         pipelines=(PIPELINE,),
         state=reasons[0].state if reasons else "ok",
         reasons=reasons,
+        board=BoardState("MODE_30W", {"cpu-thermal": 61.5, "gpu-thermal": 58.0}, headroom_c=37.5),
         outbox=OutboxReport(store="disk", rows={"result": 4}, bytes={"result": 400}),
         clock=ClockReport(
             boot=boot_id(), mono_ns=time.monotonic_ns() - round(ago_s * 1e9), synced=True
@@ -62,6 +63,8 @@ def test_a_device_that_is_well_exits_with_0(tmp_path: Path) -> None:
     for word in ("cam-1", "ok", "street", "running", "9.5", "20.2", "6f1c0a52", "4 messages"):
         assert word in done.out, word
     assert "broker x: refuses" in done.out
+    told = "power mode MODE_30W, 61.5 °C at cpu-thermal, 37.5 below slowing down"
+    assert told in done.out
 
 
 def test_reasons_are_told_and_exit_with_1(tmp_path: Path) -> None:
