@@ -70,6 +70,11 @@ def look_again(runtime: Path, pipeline: str = "", timeout_s: float = LOOK_S) -> 
     return Answer("taken", "The running pipeline took it between two frames.", told.pipelines)
 
 
+def reply_name() -> str:
+    """Name of a socket to be answered on, never the same twice in a process."""
+    return f"ask-{os.getpid()}-{next(_NUMBERS)}.sock"
+
+
 def ask(
     runtime: Path, question: Callable[[str], wire.Struct], timeout_s: float
 ) -> wire.LinkMessage | None:
@@ -84,7 +89,7 @@ def ask(
         MessageError: the answer is none.
         TransportError: none runs, or there is no way to be answered.
     """
-    reply = f"ask-{os.getpid()}-{next(_NUMBERS)}.sock"
+    reply = reply_name()
     deadline = time.monotonic() + timeout_s
     asked: tuple[int, int] | None = None
     with Receiver(runtime.with_name(reply)) as inbox, Sender(runtime) as out:

@@ -218,6 +218,21 @@ class UpdateConfig(Struct, frozen=True):
     trust_clock: bool = False
 
 
+CommandName = Literal["ping", "doctor", "snapshot", "logs", "restart-pipeline", "bench", "collect"]
+
+
+class ControlConfig(Struct, frozen=True):
+    """What the device lets itself be told over MQTT.
+
+    `commands` are those that it does; an empty list takes none. `unsigned_settings` takes settings of
+    pipelines from whoever may publish them, and counts only where there is no `update`: a device with a
+    trust root takes signed ones alone.
+    """
+
+    commands: tuple[CommandName, ...] = get_args(CommandName)
+    unsigned_settings: bool = False
+
+
 class DeviceConfig(Struct, frozen=True):
     """`agent.yaml`: this device. `pipelines` is a folder of pipeline files or a list of files."""
 
@@ -227,6 +242,7 @@ class DeviceConfig(Struct, frozen=True):
     outbox: OutboxConfig = OutboxConfig()
     health: HealthConfig = HealthConfig()
     metrics: MetricsConfig = MetricsConfig()
+    control: ControlConfig = ControlConfig()
     update: UpdateConfig | None = None
     pipelines: tuple[str, ...] = ("pipelines.d",)
 

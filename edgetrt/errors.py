@@ -20,6 +20,7 @@
         NotConnectedError              there is no connection now
         UnheardError                   the broker took a message, and nobody subscribes to it
         MessageError                   a message that does not follow the contract
+        CommandError                   a command that is refused, or was not done
       StoreError                     what waits for the broker cannot be kept on the disk
       UpdateError                    a release or its installation
         TrustError                     a signature, version or expiry that does not hold
@@ -161,6 +162,26 @@ class MessageError(TransportError):
     """A message, a topic or a datagram that does not follow the contract."""
 
     exit_code = 76  # EX_PROTOCOL
+
+
+class CommandError(TransportError):
+    """A command that a device refuses, or did not get done.
+
+    Args:
+        message: what was refused and why.
+        hint: what to do.
+        code: one word that a machine can count, such as `rate`; never reworded.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "", code: str = "") -> None:
+        super().__init__(message, hint)
+        self.code = code
+
+    def __reduce__(self) -> tuple[type[EdgetrtError], tuple[object, ...]]:
+        """Pickle with all parts."""
+        return type(self), (self.message, self.hint, self.code)
 
 
 class StoreError(EdgetrtError):

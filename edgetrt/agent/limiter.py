@@ -1,4 +1,4 @@
-"""Lets results through at a rate."""
+"""Lets results through at a rate, and commands by an allowance."""
 
 from __future__ import annotations
 
@@ -25,4 +25,26 @@ class RateLimiter:
         if now_ns < due:
             return False
         self._due_ns = due + period
+        return True
+
+
+class Allowance:
+    """Lets so many through in a row, and after that one per so many seconds.
+
+    Args:
+        burst: in a row.
+        every_s: for each of them to come back.
+    """
+
+    def __init__(self, burst: int, every_s: float) -> None:
+        self._every_ns = round(every_s * 1e9)
+        self._burst = burst
+        self._full_ns: int | None = None
+
+    def take(self, now_ns: int) -> bool:
+        """Whether what comes now may pass."""
+        full_ns = now_ns if self._full_ns is None else max(now_ns, self._full_ns)
+        if full_ns + self._every_ns - now_ns > self._burst * self._every_ns:
+            return False
+        self._full_ns = full_ns + self._every_ns
         return True
