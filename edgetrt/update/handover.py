@@ -51,8 +51,13 @@ class Handover:
             UpdateError: it is no bundle, or there is no room for it.
         """
         offer = bundle.offer(path, self._device)
+        desired = peek(offer.envelope.encode())
+        if not desired.sha256:
+            raise TrustError(
+                f"{path}: assigns settings only", "A bundle is for a release.", "malformed"
+            )
         offer = Offer(envelope=offer.envelope, bundle=str(self._keep(path)))
-        self._ask("import", peek(offer.envelope.encode()).sha256, offer)
+        self._ask("import", desired.sha256, offer)
         return offer
 
     def fate(self, offer: Offer) -> Record | None:
@@ -69,9 +74,9 @@ class Handover:
         if memory.waiting == offer or (asked is not None and asked.offer == offer):
             return None
         desired = peek(offer.envelope.encode())
-        if desired.generation < memory.floor:
+        if desired.generation < (newest := max(memory.floor, memory.settled)):
             raise TrustError(
-                f"desired: generation {desired.generation}, {memory.floor} was seen before",
+                f"desired: generation {desired.generation}, {newest} was seen before",
                 "Assign it again with a higher generation, and make a new bundle.",
                 "older",
             )
@@ -204,7 +209,7 @@ class Handover:
         beside = place.with_name(f".new-{place.name}")
         try:
             self._inbox.mkdir(mode=0o750, parents=True, exist_ok=True)
-            durable.sweep(self._inbox)
+            self._clear_inbox()
             shutil.copyfile(path, beside)
             beside.chmod(0o640)
             for one in (self._inbox, beside):
@@ -219,6 +224,16 @@ class Handover:
                 "disk",
             ) from error
         return place
+
+    def _clear_inbox(self) -> None:
+        """Remove what nobody waits for: half a copy, and bundles whose updates are over."""
+        memory, asked = self._store.load(), self._requests.pending()
+        flying = memory.record if memory.record and memory.record.code is None else None
+        offers = (flying and flying.offer, memory.waiting, asked and asked.offer)
+        needed = {offer.bundle for offer in offers if offer}
+        for path in self._inbox.iterdir():
+            if str(path.resolve()) not in needed:
+                durable.remove(path)
 
     def _place(self, path: Path) -> Path:
         digest = hashlib.sha256()
