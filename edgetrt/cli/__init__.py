@@ -29,6 +29,7 @@ from edgetrt.cli import (
     rollback,
     run,
     runtime,
+    setup,
     status,
     up,
     update,
@@ -67,6 +68,7 @@ app.add_typer(engines.app, name="engines")
 app.add_typer(power.app, name="power")
 app.add_typer(release.app, name="release")
 app.add_typer(update.app, name="update")
+app.add_typer(setup.app, name="setup")
 
 
 def _version(wanted: bool) -> None:
