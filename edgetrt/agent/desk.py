@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from edgetrt import wire
+from edgetrt import journal, wire
 from edgetrt.agent.entry import Entry, Moment, Priority
 
 if TYPE_CHECKING:
     from edgetrt.agent.identity import Identity
     from edgetrt.agent.outbox import Outbox
+
+
+_log = logging.getLogger(__name__)
 
 
 class Desk:
@@ -42,7 +46,9 @@ class Desk:
         self._put(Priority.RESULT, message.seq, topic, message, now)
 
     def event(self, event: str, about: str, text: str) -> None:
-        """Tell of something that happened now."""
+        """Tell of something that happened now, and keep it in the journal."""
+        pipeline = about if event == "pipeline" else ""
+        _log.info("%s: %s", about, text, extra=journal.fields(pipeline=pipeline, event=event))
         now = self._now()
         message = wire.EventMessage(
             device=self._identity.device,

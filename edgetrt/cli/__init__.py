@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from edgetrt import __version__
+from edgetrt import __version__, journal
 from edgetrt.cli import (
     agent,
     bench,
@@ -95,7 +95,7 @@ def options(
             os.environ[name] = "1"
     debug, verbose = bool(os.environ.get("EDGETRT_DEBUG")), bool(os.environ.get("EDGETRT_VERBOSE"))
     level = logging.DEBUG if debug else logging.INFO if verbose else logging.WARNING
-    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
+    journal.set_up(level)
 
 
 def main() -> int:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from edgetrt import journal
 from edgetrt.errors import CudaError, EdgetrtError
 from edgetrt.types import Grant
 from edgetrt.wire import Taken
@@ -189,7 +190,8 @@ class Crew:
         return Taken(pipeline=name, did=did, engine=self._engine(name))
 
     def _note(self, name: str, error: EdgetrtError) -> None:
-        log.error("pipeline %s: %s %s", name, error.message, error.hint)
+        told = journal.fields(pipeline=name)
+        log.error("pipeline %s: %s %s", name, error.message, error.hint, extra=told)
         if isinstance(error, CudaError) and error.fatal:
             self._fatal = error
 

@@ -8,6 +8,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from edgetrt import journal
 from edgetrt.errors import ConfigError, CudaError, EdgetrtError, ModelError
 from edgetrt.runtime.pipeline import Pipeline
 from edgetrt.types import Grant
@@ -115,6 +116,7 @@ class Supervisor:
 
     def run(self, stop: threading.Event, frames: int | None = None) -> None:
         """Keep the pipeline running until `stop`, its source's end, or an error that no retry mends."""
+        journal.note(pipeline=self._name)
         attempt = 0
         try:
             while not stop.is_set() and (rest := self._rest(frames)) != 0:
@@ -166,6 +168,8 @@ class Supervisor:
         pipeline, network = self._join(network, source)
         self.meter.backend, self.meter.engine = network.backend, network.fingerprint
         self.meter.state, self.meter.error = "running", ""
+        journal.note(engine=network.fingerprint)
+        log.info("pipeline %s runs on %s", self._name, network.backend)
         try:
             pipeline.run(stop, frames)
         finally:
