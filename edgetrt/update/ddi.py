@@ -253,9 +253,10 @@ def token(path: Path) -> str:
         text = path.read_text("ascii").strip()
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: no token can be read: {error}", "Check the path.") from error
-    if mode & 0o077:
+    if mode & 0o027:
         raise ConfigError(
-            f"{path}: mode {mode & 0o777:04o}, expected 0600", "Others can read it: chmod 600."
+            f"{path}: mode {mode & 0o777:04o}, expected 0600 or 0640",
+            "Others can read it: chmod 600.",
         )
     if not text or not text.isprintable():
         raise ConfigError(f"{path}: holds no token", "One line, as the server shows it.")

@@ -99,6 +99,7 @@ def everywhere(
             assert told["foreign"] == "", told
             ends.add(check(prepared, device))
             shutil.rmtree(device)
+    print(f"{whole['changes']} changes, failed from every {step}th on: {sorted(map(str, ends))}")
     # Where it stays full not even the failure can be stored: the update goes on when there is room.
     assert ends == {Code.SUCCEEDED} if many == FOR_EVER else {Code.SUCCEEDED, Code.FAILED} <= ends
 
