@@ -90,6 +90,7 @@ def _journal() -> logging.Handler | None:
     except ImportError:
         return None
     handler: logging.Handler = JournalHandler(SYSLOG_IDENTIFIER=NAME)
+    handler.setFormatter(logging.Formatter("%(message)s"))  # the rest is in fields
     return handler
 
 

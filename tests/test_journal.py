@@ -27,7 +27,7 @@ class JournalHandler(logging.Handler):
 
     def emit(self, record):
         ours = {k: v for k, v in record.__dict__.items() if k.startswith("EDGETRT_")}
-        print({"MESSAGE": record.getMessage(), **self.fields, **ours}, flush=True)
+        print({"MESSAGE": self.format(record), **self.fields, **ours}, flush=True)
 """
 PROGRAM = """
 import logging, threading
@@ -130,13 +130,12 @@ def test_what_a_thread_notes_is_its_own(
 
     def work(name: str) -> None:
         journal.note(pipeline=name)
-        log.warning(name)
+        log.warning("here")
 
-    for name in ("street", "door"):
+    for name in ("street", "door", ""):
         thread = threading.Thread(target=work, args=(name,))
         thread.start()
         thread.join()
-    log.warning("")
 
     assert [record.__dict__.get(journal.PIPELINE) for record in seen] == ["street", "door", None]
 
