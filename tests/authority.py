@@ -88,6 +88,28 @@ class Authority:
         path.write_bytes(self._sign(csr.subject, key, from_days, to_days, (), False))
         return path
 
+    def revoke(self, cert: Path) -> Path:
+        """A list with one revoked certificate on it."""
+        revoked = x509.load_pem_x509_certificate(cert.read_bytes())
+        now = dt.datetime.now(dt.timezone.utc)
+        entry = (
+            x509.RevokedCertificateBuilder()
+            .serial_number(revoked.serial_number)
+            .revocation_date(now - DAY)
+            .build()
+        )
+        crl = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self._name)
+            .last_update(now - DAY)
+            .next_update(now + DAY)
+            .add_revoked_certificate(entry)
+            .sign(self._key, hashes.SHA256())
+        )
+        path = self.folder / "revoked.crl"
+        path.write_bytes(crl.public_bytes(serialization.Encoding.PEM))
+        return path
+
     def _sign(
         self,
         subject: x509.Name,

@@ -35,6 +35,7 @@ class Connection:
 
     Attributes:
         lost: done when the connection ended, with the reason.
+        peer: the socket, also when it is closed; None before there was one.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Connection:
         self._loop = asyncio.get_running_loop()
         self._on_message = on_message
         self._socket: socket.socket | None = None
-        self._peer: socket.socket | None = None
+        self.peer: socket.socket | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._pending: dict[int, Outgoing] = {}
         self._queue: deque[Outgoing] = deque()
@@ -168,7 +169,7 @@ class Connection:
 
     async def close(self) -> None:
         """Say goodbye when connected, so that the last will is not published; free the socket."""
-        if self._socket is not None and self._answered() and not self.lost.done():
+        if self._socket is not None and self._answer.done() and not self.lost.done():
             self._client.disconnect()
             await asyncio.wait([self.lost], timeout=_GOODBYE_S)
         self._discard()
@@ -187,7 +188,7 @@ class Connection:
     def _attach(self) -> None:
         """Hand paho's socket to the event loop."""
         found: Any = self._client.socket()
-        self._socket = self._peer = found
+        self._socket = self.peer = found
         found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._loop.add_reader(found, self._readable)
         if self._client.want_write():
@@ -251,7 +252,7 @@ class Connection:
         limit = getattr(properties, "ReceiveMaximum", self._settings.in_flight)
         self._room = min(self._settings.in_flight, limit)
         self._maximum_packet = getattr(properties, "MaximumPacketSize", 0)
-        if not self._answered():
+        if not self._answer.done():
             self._answer.set_result(flags.session_present)
         return None
 
@@ -264,9 +265,9 @@ class Connection:
         _properties: Properties | None,
     ) -> None:
         by_broker = flags.is_disconnect_packet_from_server
-        if (alert := tls.failure(self._peer)) is not None:
+        if (alert := tls.failure(self.peer)) is not None:
             return self._end(alerted(alert, self._endpoint.where))
-        if not self._answered() and not by_broker:
+        if not self._answer.done() and not by_broker:
             return self._end(cut_short(self._endpoint.where))
         return self._end(dropped(reason.value, str(reason), by_broker, self._endpoint.where))
 
@@ -295,9 +296,6 @@ class Connection:
         if answer is not None and not answer.done():
             answer.set_result(reasons)
 
-    def _answered(self) -> bool:
-        return self._answer.done()
-
     def _check(self) -> None:
         if self.lost.done():
             raise NotConnectedError(self.lost.result().message, self.lost.result().hint)
@@ -307,7 +305,7 @@ class Connection:
         if self.lost.done():
             return
         self.lost.set_result(reason)
-        if not self._answered():
+        if not self._answer.done():
             self._answer.set_result(reason)
         over = NotConnectedError(
             f"{reason.message}, before the acknowledgement; it may have arrived", reason.hint
