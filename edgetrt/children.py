@@ -22,17 +22,19 @@ class Children:
 
     Args:
         commands: arguments of `edgetrt` by unit name, as in `{"agent": ["agent", "--config", "…"]}`.
+        nice: how much they leave others the processor, 0..19.
     """
 
-    def __init__(self, commands: Mapping[str, Sequence[str]]) -> None:
+    def __init__(self, commands: Mapping[str, Sequence[str]], nice: int = 0) -> None:
         self._commands = commands
+        self._before = ["nice", "-n", str(nice)] if nice else []
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, unit: str) -> None:
         """Start a unit; no effect when it runs."""
         if self.state(unit) == "active":
             return
-        command = [sys.executable, "-m", "edgetrt", *self._commands[unit]]
+        command = [*self._before, sys.executable, "-m", "edgetrt", *self._commands[unit]]
         self._processes[unit] = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, env={**os.environ, PARENT: str(os.getpid())}
         )
@@ -75,6 +77,16 @@ class Children:
         """End them all, the last one started first."""
         for unit in reversed(self._processes):
             self.stop(unit)
+
+
+def how_it_ended(status: int) -> str:
+    """Put an exit status in words, as `subprocess` gives it: negative for a signal."""
+    if status >= 0:
+        return f"ended with {status}"
+    try:
+        return f"was ended by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"was ended by signal {-status}"
 
 
 def follow_parent() -> None:

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from edgetrt.children import Children
-from edgetrt.cli.up import how_it_ended
+from edgetrt.children import Children, how_it_ended
 from tests.cli.command import ROOT
 
 AGENT = "agent"

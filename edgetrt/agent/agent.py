@@ -11,8 +11,10 @@ from edgetrt import wire
 from edgetrt.agent import metrics
 from edgetrt.agent.desk import Desk
 from edgetrt.agent.entry import Moment
+from edgetrt.agent.inbound import Handler, Inbound
 from edgetrt.agent.intake import Intake
 from edgetrt.agent.outbox import Outbox
+from edgetrt.agent.remote import Remote
 from edgetrt.agent.reporter import Reporter
 from edgetrt.agent.session import Session
 from edgetrt.memory import resident_bytes
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
     from edgetrt.agent.identity import Identity
     from edgetrt.agent.keeper import Store
+    from edgetrt.agent.updating import Updating
     from edgetrt.agent.verdict import Demand
     from edgetrt.config import DeviceConfig
     from edgetrt.link import Receiver
@@ -51,6 +54,7 @@ class Agent:
         state_folder: whose disk is watched.
         board: asked for power mode and temperatures.
         monotonic_ns: clock of rates, ages and of `Frame.captured_ns`.
+        updating: walks the updates of this device; None = it takes none.
         wall: seconds since 1970.
     """
 
@@ -66,6 +70,8 @@ class Agent:
         run_folder: Path | None = None,
         state_folder: Path | None = None,
         board: Callable[[], BoardState] = BoardState,
+        updating: Updating | None = None,
+        config_path: Path | None = None,
         monotonic_ns: Callable[[], int] = time.monotonic_ns,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -78,6 +84,8 @@ class Agent:
         self._run_folder = run_folder
         self._state_folder = state_folder
         self._board = board
+        self._updating = updating
+        self._config_path = config_path
         self._monotonic_ns = monotonic_ns
         self._wall = wall
         self._started_ns = monotonic_ns()
@@ -96,6 +104,8 @@ class Agent:
             malformed=self._intake.malformed,
             link_dropped=self._intake.link_dropped,
             reconnects=self._session.reconnects,
+            commands=self._remote.commands,
+            refused=self._remote.refused,
         )
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -128,6 +138,22 @@ class Agent:
             config.publish.result_hz,
             self._monotonic_ns,
             self._on_change,
+            None if self._updating is None else self._updating.watch,
+        )
+        self._remote = Remote(
+            identity,
+            config,
+            self._transport,
+            self._desk,
+            self._now,
+            lambda: self._intake.pipelines.reports(self._monotonic_ns()),
+            lambda: self._reporter.latest,
+            self._on_settled,
+            config_path=self._config_path,
+            run_folder=self._run_folder,
+            state_folder=self._state_folder,
+            desired=None if self._updating is None else self._updating.take,
+            updating=lambda: self._updating is not None and _is_underway(self._updating.report),
         )
         self._reporter = Reporter(
             identity,
@@ -142,13 +168,30 @@ class Agent:
             self._run_folder,
             self._state_folder,
             self._board,
+            self._remote.reasons,
         )
         self._session = Session(
-            identity, self._transport, self._now, self._reported, self._reporter.due.set
+            identity,
+            self._transport,
+            self._now,
+            self._reported,
+            self._reporter.due.set,
+            lambda: None if self._updating is None else self._updating.report,
+            lambda: (self._remote.control.wanted.generation, self._remote.unsettled()),
         )
+        if self._updating is not None:
+            self._updating.connect(self._on_update, self._remote.settle, self._on_demands)
 
     def _parts(self) -> list[Coroutine[None, None, None]]:
-        parts = [self._outbox.run(), self._session.run(), self._reporter.run()]
+        parts = [
+            self._outbox.run(),
+            self._session.run(),
+            self._reporter.run(),
+            self._remote.run(),
+        ]
+        if self._updating is not None:
+            parts.append(self._updating.run())
+        parts.append(Inbound(self._identity.device, self._transport, self._handlers()).run())
         if self._config.metrics.port is not None:
             parts.append(metrics.serve(self._config.metrics.port, self._metrics))
         return parts
@@ -180,6 +223,26 @@ class Agent:
         self._session.changed.set()
         self._reporter.due.set()
 
+    def _handlers(self) -> dict[str, Handler]:
+        """Who deals with what comes from the broker."""
+        updating, handlers = self._updating, {}
+        if updating is not None:
+            handlers["desired"] = lambda message: updating.take(message.payload)
+        return handlers
+
+    def _on_update(self, report: wire.UpdateReport, told: str) -> None:
+        if told:
+            self._desk.event("update", report.target or report.digest[:16], told)
+        self._session.changed.set()
+
+    def _on_settled(self) -> None:
+        self._session.changed.set()
+        self._reporter.due.set()
+
+    def _on_demands(self, demands: Mapping[str, Demand]) -> None:
+        self._reporter.demands = demands
+        self._reporter.due.set()
+
     def _reported(self) -> tuple[wire.ReportedPipeline, ...]:
         return tuple(
             wire.ReportedPipeline(
@@ -187,6 +250,9 @@ class Agent:
                 state=report.state,
                 backend=report.backend,
                 engine=report.engine,
+                settings=report.settings,
+                generation=report.generation,
+                unsettled=report.unsettled,
             )
             for report in self._intake.pipelines.reports(self._monotonic_ns())
         )
@@ -200,3 +266,7 @@ class Agent:
 
     def _now(self) -> Moment:
         return Moment(self._wall(), self._monotonic_ns(), self._identity.boot)
+
+
+def _is_underway(update: wire.UpdateReport) -> bool:
+    return bool(update.state) and not update.code

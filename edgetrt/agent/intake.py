@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from edgetrt import wire
 from edgetrt.agent.health import LinkLosses, Pipelines
@@ -21,6 +21,16 @@ _BATCH = 64
 """Datagrams taken before the event loop turns to others."""
 
 
+class Watcher(Protocol):
+    """Looks at what comes from the runtime; must return at once."""
+
+    def report(self, report: wire.PipelineReport) -> None:
+        """A pipeline said how it does."""
+
+    def result(self, result: wire.FrameResult) -> None:
+        """A frame is done."""
+
+
 class Intake:
     """The agent's end of the local link; never waits.
 
@@ -31,6 +41,7 @@ class Intake:
         result_hz: per pipeline at most; None = every result.
         monotonic_ns: clock of rates and ages.
         on_change: called when a pipeline is new or changed its state.
+        watch: sees every report and every result; None = nobody looks.
 
     Attributes:
         pipelines: the latest reports.
@@ -46,6 +57,7 @@ class Intake:
         result_hz: float | None,
         monotonic_ns: Callable[[], int],
         on_change: Callable[[wire.PipelineReport], None],
+        watch: Watcher | None = None,
     ) -> None:
         self.pipelines = Pipelines()
         self.received = 0
@@ -56,6 +68,7 @@ class Intake:
         self._result_hz = result_hz
         self._monotonic_ns = monotonic_ns
         self._on_change = on_change
+        self._watch = watch
         self._losses = LinkLosses()
         self._limiters: dict[str, RateLimiter] = {}
         self._refused = 0
@@ -91,6 +104,8 @@ class Intake:
             return self._take_result(topic, message)
         if not isinstance(message, wire.PipelineReport):
             return self._refuse(f"{type(message).__name__}, which is not for the agent")
+        if self._watch is not None:
+            self._watch.report(message)
         if self.pipelines.put(message, self._monotonic_ns()):
             self._on_change(message)
         return None
@@ -102,6 +117,8 @@ class Intake:
 
     def _take_result(self, topic: str, frame: wire.FrameResult) -> None:
         self.received += 1
+        if self._watch is not None:
+            self._watch.result(frame)
         self._losses.put(frame.pipeline, frame.unsent)
         limiter = self._limiters.get(frame.pipeline)
         if limiter is None:

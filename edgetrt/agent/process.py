@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
+from edgetrt import wire
 from edgetrt.agent.agent import Agent
 from edgetrt.agent.epoch import next_epoch
 from edgetrt.agent.identity import identify
@@ -20,12 +21,24 @@ from edgetrt.systemd import Notifier, keep_alive
 from edgetrt.types import BoardState
 
 if TYPE_CHECKING:
+    from edgetrt.agent.updating import Updating
     from edgetrt.agent.verdict import Demand
     from edgetrt.config import DeviceConfig
     from edgetrt.ports import Transport
 
-Connect = Callable[[str, Callable[[], tuple[str, bytes]]], "Transport"]
-"""Makes the transport from the client id and the last will; `partial(MqttTransport, config.broker)`."""
+
+class Connect(Protocol):
+    """Makes the transport; `partial(MqttTransport, config.broker)`."""
+
+    def __call__(
+        self,
+        client_id: str,
+        last_will: Callable[[], tuple[str, bytes]],
+        /,
+        *,
+        subscriptions: tuple[str, ...],
+    ) -> Transport:
+        """Make it, from who we are to the broker, the last will, and what we subscribe to."""
 
 
 def run_agent(
@@ -35,6 +48,8 @@ def run_agent(
     state_folder: Path | None = None,
     demands: Mapping[str, Demand] | None = None,
     board: Callable[[], BoardState] = BoardState,
+    updating: Updating | None = None,
+    config_path: Path | None = None,
 ) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit code.
 
@@ -45,6 +60,8 @@ def run_agent(
         state_folder: where what waits for the broker survives a restart; None = nowhere.
         demands: what is configured, by pipeline.
         board: asked for power mode and temperatures.
+        updating: walks this device's updates; None = it takes none.
+        config_path: the file that `config` comes from.
 
     Raises:
         ConfigError: no usable device name, or a file of `broker` cannot be read.
@@ -53,7 +70,11 @@ def run_agent(
     folder = None if config.outbox.store == "memory" else state_folder
     with Receiver(link_path) as receiver:
         identity = identify(config, next_epoch(folder, time.time_ns() // 1_000_000))
-        transport = connect(identity.device, lambda: last_will(identity, time.time()))
+        transport = connect(
+            identity.device,
+            lambda: last_will(identity, time.time()),
+            subscriptions=wire.everything_to(identity.device),
+        )
         path = None if folder is None else folder / "outbox" / f"{identity.device}.db"
         agent = Agent(
             identity,
@@ -65,6 +86,8 @@ def run_agent(
             run_folder=link_path.parent,
             state_folder=state_folder,
             board=board,
+            updating=updating,
+            config_path=config_path,
         )
         asyncio.run(_serve(agent))
     return 0

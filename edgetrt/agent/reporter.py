@@ -49,9 +49,11 @@ class Reporter:
         run_folder: where the status file goes; None = nowhere.
         state_folder: whose disk is watched.
         board: asked for power mode and temperatures.
+        settings: why settings from afar are not in force.
 
     Attributes:
         latest: the last health that was told.
+        demands: as given; another release brings others.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Reporter:
         run_folder: Path | None,
         state_folder: Path | None,
         board: Callable[[], BoardState],
+        settings: Callable[[], tuple[wire.Reason, ...]] = tuple,
     ) -> None:
         self.due = asyncio.Event()
         self.latest: wire.HealthMessage | None = None
@@ -79,10 +82,11 @@ class Reporter:
         self._desk = desk
         self._report = report
         self._now = now
-        self._demands = demands
+        self.demands = demands
         self._run_folder = run_folder
         self._state_folder = state_folder
         self._board = board
+        self._settings = settings
         self._trends = Trends()
         self._overcurrents: Window[int] = Window(60.0)
         self._known: tuple[str, frozenset[tuple[str, str]]] = ("ok", frozenset())
@@ -160,7 +164,8 @@ class Reporter:
         offline_ns = 0 if self._offline_ns is None else now.mono_ns - self._offline_ns
         return Facts(
             pipelines=pipelines,
-            demands=self._demands,
+            demands=self.demands,
+            settings=self._settings(),
             before=before,
             restarts=restarts,
             agent=self._report(),

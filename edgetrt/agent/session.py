@@ -42,7 +42,11 @@ def last_will(identity: Identity, time_s: float) -> tuple[str, bytes]:
 
 
 def reported(
-    identity: Identity, now: Moment, pipelines: tuple[wire.ReportedPipeline, ...]
+    identity: Identity,
+    now: Moment,
+    pipelines: tuple[wire.ReportedPipeline, ...],
+    update: wire.UpdateReport | None = None,
+    settled: tuple[int, dict[str, str]] = (0, {}),
 ) -> wire.ReportedMessage:
     """What the device is and runs."""
     return wire.ReportedMessage(
@@ -54,6 +58,9 @@ def reported(
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         clock=wire.ClockReport(boot=now.boot, mono_ns=now.mono_ns, synced=synced(now.wall)),
         pipelines=pipelines,
+        update=update,
+        generation=settled[0],
+        unsettled=settled[1],
     )
 
 
@@ -66,6 +73,8 @@ class Session:
         now: by both clocks.
         pipelines: what runs, for `reported`.
         on_online: called after each announcement.
+        update: how far an update is, for `reported`; None where none is taken.
+        settled: generation of the settings that are wanted, and by pipeline why they are not in force.
 
     Attributes:
         reconnects: connections after the first.
@@ -79,6 +88,8 @@ class Session:
         now: Callable[[], Moment],
         pipelines: Callable[[], tuple[wire.ReportedPipeline, ...]],
         on_online: Callable[[], None],
+        update: Callable[[], wire.UpdateReport | None] = lambda: None,
+        settled: Callable[[], tuple[int, dict[str, str]]] = lambda: (0, {}),
     ) -> None:
         self.reconnects = 0
         self.changed = asyncio.Event()
@@ -87,6 +98,8 @@ class Session:
         self._now = now
         self._pipelines = pipelines
         self._on_online = on_online
+        self._update = update
+        self._settled = settled
 
     async def run(self) -> None:
         """Publish birth and `reported` on each connection, and what changes, until cancelled."""
@@ -114,7 +127,13 @@ class Session:
             await self.changed.wait()
             self.changed.clear()
             if self._transport.state.connected:
-                message = reported(self._identity, self._now(), self._pipelines())
+                message = reported(
+                    self._identity,
+                    self._now(),
+                    self._pipelines(),
+                    self._update(),
+                    self._settled(),
+                )
                 await self._retain(wire.reported(self._identity.device), wire.encode(message))
             # A pipeline that keeps changing its state is told in events, not here.
             await asyncio.sleep(_REPORTED_S)

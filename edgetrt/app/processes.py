@@ -91,14 +91,19 @@ def run_agent(device: DeviceConfig, base: Path, sockets: Path) -> int:
     """Be the agent process until a signal ends it; returns the exit code."""
     from functools import partial
 
+    from edgetrt import wire
     from edgetrt.agent import process
+    from edgetrt.agent.identity import identify
+    from edgetrt.app.updates import open_updating
     from edgetrt.boards.sensors import Sensors
     from edgetrt.mqtt import MqttTransport
 
-    broker = _beside(device.broker, base)
-    connect = partial(MqttTransport, broker)
+    broker, name, board = _beside(device.broker, base), identify(device, 0).device, Sensors().read
+    connect = partial(MqttTransport, broker, subscriptions=wire.everything_to(name))
+    look = partial(demands, device, base)
+    updating = open_updating(device, base, name, sockets, board, look)
     return process.run_agent(
-        device, sockets / AGENT_SOCKET, connect, state_dir(), demands(device, base), Sensors().read
+        device, sockets / AGENT_SOCKET, connect, state_dir(), look(), board, updating
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +13,8 @@ from edgetrt.cli.runtime import DEFAULT_CONFIG
 RESTART_S = 2.0
 
 FINAL = {"agent": (78,), "runtime": (0, 1, 65, 78)}
-"""Exit codes that another start would only repeat: all over, or a mistake to mend."""
+"""Exit codes that another start would only repeat: all over, or a mistake to mend. A device that takes
+releases waits for something to run instead."""
 
 
 def up(
@@ -22,11 +22,12 @@ def up(
 ) -> None:
     """Run agent and runtime here until Ctrl-C, or until every pipeline has come to its end."""
     from edgetrt import app, document
-    from edgetrt.children import Children
+    from edgetrt.children import Children, how_it_ended
     from edgetrt.cli.output import err
     from edgetrt.config import DeviceConfig
 
-    document.load(config, DeviceConfig)  # a mistake is told once, not by two children
+    device = document.load(config, DeviceConfig)  # a mistake is told once, not by two children
+    ends = FINAL if device.update is None else {**FINAL, "runtime": (78,)}
     err.print("agent and runtime are starting; Ctrl-C ends both", style="dim")
     stop = app.stop_on_signals()
     with tempfile.TemporaryDirectory(prefix="edgetrt-") as sockets:
@@ -36,22 +37,13 @@ def up(
             for unit in ("agent", "runtime"):
                 children.start(unit)
             while not stop.wait(0.2):
-                for unit, final in FINAL.items():
+                for unit, final in ends.items():
                     status = children.status(unit)
                     if status in final:
                         raise typer.Exit(status)
                     if status is not None and not stop.wait(RESTART_S):
-                        err.print(f"{unit} {how_it_ended(status)}; starting it again")
+                        if status:
+                            err.print(f"{unit} {how_it_ended(status)}; starting it again")
                         children.start(unit)
         finally:
             children.close()
-
-
-def how_it_ended(status: int) -> str:
-    """Put an exit status in words, as `subprocess` gives it: negative for a signal."""
-    if status >= 0:
-        return f"ended with {status}"
-    try:
-        return f"was ended by {signal.Signals(-status).name}"
-    except ValueError:
-        return f"was ended by signal {-status}"

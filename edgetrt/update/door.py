@@ -91,8 +91,7 @@ class Door:
             self.older += 1
             told = f"generation {desired.generation} ignored, {newest} was seen before"
             return Answer(answer="older", detail=told)
-        if desired.settings or not desired.target:
-            self._settle(desired.generation, desired.settings)
+        self._settle(desired.generation, desired.settings)
         self._machine.settle(desired.generation)
         if desired.target:
             return self._machine.offer(offer)

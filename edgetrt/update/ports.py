@@ -59,14 +59,14 @@ class Trial:
         release: with what it promised for each pipeline, and for how long it is watched.
         built: which engines were made for it here.
         before: how the pipelines ran before it.
-        since_s: for how long it has been switched to.
+        entered_at: when its trial began, in seconds since 1970; tells two trials of it apart.
     """
 
     digest: str
     release: Release
     built: Built | None
     before: Mapping[str, Figures]
-    since_s: float
+    entered_at: float
 
 
 class Prover(Protocol):

@@ -1,99 +1,27 @@
 """Is a release as good as it promised, and as what was before: one pure function from what was seen.
 
-How the figures are taken, and why so:
-
-- **Nothing of the first seconds counts.** A pipeline's watch begins `SETTLE_S` after its first sign of
-  the right engine: caches are cold, clocks ramp up, the first frames wait for the swap itself.
-- **fps** is results over time, from the runtime's own counters, not from its rolling window, which may
-  still hold frames of the engine before. Where the source or the configured rate gives fewer frames
-  than the band asks for, an engine cannot show more: then it has to have taken all that came. That is
-  so when the pipeline spent `_WAITED` of its time waiting for the source (or was as fast as its rate)
-  and lost next to no frame.
-- **p99** is over the single frames of the watch, the newest `MOST_FRAMES` of them, capture to result. A
-  99th percentile of few frames is noise: six of 600 frames make it. So the question asked is not "is
-  the measured p99 above the limit" but "are more frames above the limit than a true p99 at the limit
-  would have by chance, once in a hundred" (normal approximation of the binomial, continuity ignored;
-  https://en.wikipedia.org/wiki/Binomial_proportion_confidence_interval). Few frames make it lenient,
-  many make it sharp; a release twice as slow fails with any number.
-- **Worse than before** compares with the release before on this device, as it ran in the minute before
-  its successor was built, with the same two questions and `worse_percent` of room.
-- **Memory** is the runtime's, all pipelines together. It leaks when it has grown by more than
-  `_LEAK_MB` and `_LEAK_SHARE` from the first third of the watch to the last and did not slow down on
-  the way; a start that settles does slow down.
+`edgetrt.update.measure` says how the figures are taken. **Worse than before** compares with the release
+before on this device, as it ran in the minute before its successor was built, by the same questions and with
+`worse_percent` of room.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from edgetrt.update.built import Built
+from edgetrt.update.measure import FEW, LEAK_MB, LEAK_SHARE, Seen, above, leaks, p99
 from edgetrt.update.record import Check, Figures, Verdict
 from edgetrt.update.release import Bands, Part, Release
-
-SETTLE_S = 3.0
-MOST_FRAMES = 4096
 
 SILENT_S = 30.0
 """A runtime that says nothing for so long is gone; a fresh start loads its networks in less."""
 
-_FEW = 3
-"""Results that a pipeline must have given at least."""
 _PATIENCE = 3.0
 _PATIENCE_S = 60.0
 """A slow pipeline is watched for this many times `prove_s` and so much longer, until it has them."""
 _MOST_RESTARTS = 2
-_WAITED = 0.25
-_LOST = 0.02
-_AT_RATE = 0.95
-_CHANCE = 2.326  # one in a hundred, one-sided
-_LEAK_MB, _LEAK_SHARE, _LEAK_S = 24.0, 0.05, 20.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Seen:
-    """One pipeline over its watch.
-
-    Attributes:
-        state, error: by its last report.
-        engine: by its last report.
-        span_s: how long the watch is, from its settled begin.
-        silent_s: since its last report; None = it never reported since the switch.
-        done, read, dropped, refused, restarts: counted in the watch.
-        starts: how often the runtime's process began anew.
-        waited: share of a frame's time that the pipeline waited for its source.
-        rate_hz: what it is asked for; None = as fast as it can.
-        latencies_ms: of the newest frames of the watch.
-    """
-
-    state: str = ""
-    error: str = ""
-    engine: str = ""
-    span_s: float = 0.0
-    silent_s: float | None = None
-    done: int = 0
-    read: int = 0
-    dropped: int = 0
-    refused: int = 0
-    restarts: int = 0
-    starts: int = 0
-    waited: float = 0.0
-    rate_hz: float | None = None
-    latencies_ms: Sequence[float] = ()
-
-    @property
-    def fps(self) -> float:
-        """Results per second."""
-        return self.done / self.span_s if self.span_s > 0 else 0.0
-
-    @property
-    def sated(self) -> bool:
-        """Whether it took all that its source or its rate gave: an engine cannot show more."""
-        lost = self.dropped > _LOST * max(1, self.read)
-        if self.rate_hz is not None and self.fps >= _AT_RATE * self.rate_hz:
-            return True
-        return self.waited >= _WAITED and not lost
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,44 +83,6 @@ def ok(checks: Sequence[Check]) -> bool:
     return all(check.ok for check in checks)
 
 
-def figures(seen: Seen) -> Figures | None:
-    """What is remembered of a pipeline that serves; None when it says too little."""
-    if seen.done < _FEW or seen.span_s <= 0:
-        return None
-    return Figures(
-        fps=round(seen.fps, 3),
-        p99_ms=round(p99(seen.latencies_ms), 3) if seen.latencies_ms else None,
-        frames=seen.done,
-        sated=seen.sated,
-    )
-
-
-def p99(latencies_ms: Sequence[float]) -> float:
-    """The 99th percentile: at most one frame in a hundred took longer."""
-    ordered = sorted(latencies_ms)
-    return ordered[max(0, math.ceil(0.99 * len(ordered)) - 1)]
-
-
-def above(latencies_ms: Sequence[float], limit_ms: float) -> tuple[int, int]:
-    """How many frames took longer than a limit, and how many may when the true p99 is there."""
-    count = len(latencies_ms)
-    most = 0.01 * count + _CHANCE * math.sqrt(count * 0.01 * 0.99)
-    return sum(1 for latency in latencies_ms if latency > limit_ms), math.floor(most)
-
-
-def leaks(memory_mb: Sequence[float], span_s: float) -> tuple[bool, float]:
-    """Whether memory grows and goes on growing, and by how many MB it grew."""
-    third = len(memory_mb) // 3
-    if not third:
-        return False, 0.0
-    parts = [memory_mb[:third], memory_mb[third : 2 * third], memory_mb[2 * third :]]
-    first, middle, last = (sorted(part)[len(part) // 2] for part in parts)
-    grown = last - first
-    steady = last - middle >= 0.5 * (middle - first)
-    much = grown > max(_LEAK_MB, _LEAK_SHARE * first)
-    return span_s >= _LEAK_S and much and steady, grown
-
-
 def _of(seen: Observed, part: Part) -> Seen:
     return seen.pipelines.get(part.name, Seen())
 
@@ -201,7 +91,7 @@ def _enough(bands: Bands, seen: Seen, watched_s: float) -> bool:
     """Whether a pipeline was watched for long enough, or for far too long."""
     if watched_s >= _PATIENCE * bands.prove_s + _PATIENCE_S:
         return True
-    return seen.span_s >= bands.prove_s and seen.done >= _FEW
+    return seen.span_s >= bands.prove_s and seen.done >= FEW
 
 
 def _lost(part: Part, engine: str, seen: Seen) -> Iterator[Check]:
@@ -238,11 +128,11 @@ def _pipeline(
     few = f" ({seen.state or 'never reported'}{f': {seen.error}' if seen.error else ''})"
     yield Check(
         name=f"{name}: results",
-        ok=seen.done >= _FEW,
-        value=f"{seen.done} in {seen.span_s:.0f} s{few if seen.done < _FEW else ''}",
-        limit=f">= {_FEW}",
+        ok=seen.done >= FEW,
+        value=f"{seen.done} in {seen.span_s:.0f} s{few if seen.done < FEW else ''}",
+        limit=f">= {FEW}",
     )
-    if seen.done < _FEW:
+    if seen.done < FEW:
         return
     if engine:
         yield _engine(name, engine, seen)
@@ -331,7 +221,7 @@ def _machine(release: Release, seen: Observed) -> Iterator[Check]:
             name="memory growth",
             ok=not leak,
             value=f"{grown:+.0f} MB in {seen.watched_s:.0f} s",
-            limit=f"levels off, or < {max(_LEAK_MB, _LEAK_SHARE * seen.memory_mb[0]):.0f} MB",
+            limit=f"levels off, or < {max(LEAK_MB, LEAK_SHARE * seen.memory_mb[0]):.0f} MB",
         )
     heats = [band.temperature_c_max for band in bands if band.temperature_c_max is not None]
     if heats and seen.temperature_c is not None:

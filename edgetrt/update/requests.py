@@ -39,6 +39,10 @@ class Requests:
         """Leave a wish; it takes the place of one before."""
         durable.replace(self._path, msgspec.json.encode(request))
 
+    def any(self) -> bool:
+        """Whether there is something to be seen to; cheap enough to be asked all the time."""
+        return self._path.exists() or self._mark.exists()
+
     def pending(self) -> Request | None:
         """The wish, when there is one that can be read."""
         with contextlib.suppress(FileNotFoundError, msgspec.MsgspecError):

@@ -227,8 +227,8 @@ class Switching:
         """Watch it until there is a verdict."""
         release = archive.read(self._layout.release(record.digest))
         made = built.read(self._layout.root, record.digest)
-        since_s = max(0.0, self._now_s() - record.entered_at)
-        verdict = self._prover.look(Trial(record.digest, release, made, record.before, since_s))
+        trial = Trial(record.digest, release, made, record.before, record.entered_at)
+        verdict = self._prover.look(trial)
         if verdict is None:
             return Outcome(record, _POLL_S, "watched")
         record = replace(record, verdict=verdict)

@@ -1,0 +1,175 @@
+"""Builds by units, switches by asking the runtime: the port `Engines` of updates."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from edgetrt.asking import Answer, look_again
+from edgetrt.errors import EdgetrtError, UpdateError
+from edgetrt.update import built
+
+if TYPE_CHECKING:
+    from edgetrt.update.built import Built
+    from edgetrt.update.release import Release
+
+_log = logging.getLogger(__name__)
+
+RUNTIME = "runtime"
+_START_S = 120.0
+"""How long a runtime that did not run may take to come up and load its networks."""
+_LOOK_S = 0.5
+
+
+class Workers(Protocol):
+    """What runs builds: `edgetrt.ports.Units`, with an end and a reason."""
+
+    def start(self, unit: str) -> None:
+        """As `Units.start`."""
+
+    def restart(self, unit: str) -> None:
+        """As `Units.restart`."""
+
+    def stop(self, unit: str) -> object:
+        """End a unit; no effect when it does not run."""
+
+    def state(self, unit: str) -> str:
+        """As `Units.state`."""
+
+    def reason(self, unit: str) -> str:
+        """Why it failed, in the supervisor's words; else empty."""
+
+
+class UnitEngines:
+    """Has releases built by `edgetrt-build@<digest>` and taken by `edgetrt-runtime`.
+
+    Args:
+        root: folder of updates.
+        units: the supervisor.
+        runtime: socket of the runtime.
+        stopping: whether this process is about to end: nothing is waited for then.
+        sleep: waits so many seconds.
+        start_s: how long a runtime that did not run may take.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        units: Workers,
+        runtime: Path,
+        stopping: Callable[[], bool] = lambda: False,
+        sleep: Callable[[float], None] = time.sleep,
+        start_s: float = _START_S,
+    ) -> None:
+        self._root, self._units, self._runtime = root, units, runtime
+        self._stopping, self._sleep, self._start_s = stopping, sleep, start_s
+        self._building = ""
+
+    def build(self, folder: Path, release: Release) -> Built | None:
+        """As `Engines.build`. The first call begins one, unless it goes on from before a restart.
+
+        Raises:
+            UpdateError: the build died, or nobody can start one.
+        """
+        digest = folder.name
+        unit = f"build@{digest}"
+        if self._building != digest:
+            self.rest()
+            if self._units.state(unit) not in ("activating", "active"):
+                built.forget(self._root, digest)
+                self._units.start(unit)
+            self._building = digest
+            return None
+        state = self._units.state(unit)
+        if state in ("activating", "active"):
+            return None
+        self._building = ""
+        found = built.read(self._root, digest)
+        if found is not None and (found.failure is not None or state == "inactive"):
+            return found
+        raise _died(release, digest, self._units.reason(unit))
+
+    def rest(self) -> None:
+        """As `Engines.rest`."""
+        unit, self._building = f"build@{self._building}" if self._building else "", ""
+        if unit:
+            try:
+                self._units.stop(unit)
+            except EdgetrtError as error:
+                _log.warning("a build that nobody wants goes on: %s", error.message)
+
+    def activate(self, folder: Path, release: Release) -> None:
+        """As `Engines.activate`.
+
+        Raises:
+            UpdateError: the runtime did not take it, or not all of it.
+        """
+        engines = {
+            part.name: part.engine for part in built.require(self._root, folder.name).pipelines
+        }
+        answer = self._ask()
+        if answer.state != "taken":
+            raise _refused(release, answer)
+        runs = {one.pipeline: one.engine for one in answer.pipelines}
+        for name, engine in engines.items():
+            if not runs.get(name) or not engine.startswith(runs[name]):
+                raise UpdateError(
+                    f"pipeline {name}: runs {runs.get(name, '')[:12] or 'nothing'}, the release has"
+                    f" {engine[:12]}",
+                    "Is there a source for it? A release without one needs a pipeline file of its name.",
+                    "engine",
+                )
+
+    def restore(self, folder: Path | None) -> None:
+        """As `Engines.restore`. Where no runtime runs, and none comes up, the next start takes it.
+
+        Raises:
+            UpdateError: the runtime that runs did not take it.
+        """
+        answer = self._ask()
+        if answer.state not in ("taken", "installed"):
+            raise UpdateError(
+                f"the way back to {folder.name[:12] if folder else 'no release'}: {answer.detail}",
+                "It is tried again.",
+                "runtime",
+            )
+
+    def _ask(self) -> Answer:
+        """Let the runtime look again; one that does not run is started, one that is silent anew."""
+        answer = look_again(self._runtime)
+        if answer.state in ("taken", "refused") or self._stopping():
+            return answer
+        try:
+            self._units.restart(RUNTIME)
+        except EdgetrtError as error:
+            _log.warning("the runtime cannot be started from here: %s", error.message)
+        begun = time.monotonic()
+        while time.monotonic() - begun < self._start_s and not self._stopping():
+            self._sleep(_LOOK_S)
+            answer = look_again(self._runtime)
+            if answer.state != "installed":
+                break
+        return answer
+
+
+def _died(release: Release, digest: str, reason: str) -> UpdateError:
+    told = f": {reason}" if reason else " without a word"
+    memory = "oom" in reason or "KILL" in reason
+    return UpdateError(
+        f"{release.name} {release.version}: its build died{told}",
+        "It ran out of memory: build it on a device with more, or stop other programs."
+        if memory
+        else f"See `journalctl -u edgetrt-build@{digest}`; by hand: edgetrt update build {digest}",
+        "build-killed" if memory else "build-died",
+    )
+
+
+def _refused(release: Release, answer: Answer) -> UpdateError:
+    return UpdateError(
+        f"{release.name} {release.version}: the runtime did not take it: {answer.detail}",
+        "See `journalctl -u edgetrt-runtime`.",
+        "runtime",
+    )

@@ -1,0 +1,288 @@
+"""Updates as a part of the agent: what the broker and people ask for is walked through, and told.
+
+All of it happens in one thread of its own, since its steps wait for disks and networks; the event loop
+only hands messages over and hears of changes. Nothing that goes wrong here ends the agent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from edgetrt import wire
+from edgetrt.config import PipelineSettings
+from edgetrt.errors import EdgetrtError, UnreachableError
+from edgetrt.update.door import Door
+from edgetrt.update.record import alone
+
+if TYPE_CHECKING:
+    from edgetrt.agent.verdict import Demand
+    from edgetrt.agent.watch import Watch
+    from edgetrt.update.local import Local
+    from edgetrt.update.ports import Engines
+    from edgetrt.update.record import Record
+    from edgetrt.update.steps import Switching
+
+_log = logging.getLogger(__name__)
+
+_LOOK_S = 0.5
+"""How often the files that people's wishes and the guard's mark are in are looked for."""
+_AGAIN_S = 10.0
+"""When something that should not fail did: how long until it is tried again."""
+_END_S = 3.0
+"""How long a step may take to see that the agent stops; then it is left, to be begun again."""
+
+
+class Stopped(Exception):
+    """The agent stops: what is under way is left as it is, and begun again after the next start."""
+
+
+class Updating:
+    """Walks this device's updates while the agent runs.
+
+    Args:
+        local: of this device.
+        switching: the steps that touch what serves.
+        engines: those that `switching` uses.
+        watch: gets what the runtime reports, for the proof.
+        stop: set when the agent stops; whoever waits in a step looks at it.
+        demands: reads what is to run now.
+
+    Attributes:
+        watch: as given.
+        report: what is told of updates; replaced as a whole.
+    """
+
+    def __init__(
+        self,
+        local: Local,
+        switching: Switching,
+        engines: Engines,
+        watch: Watch,
+        stop: threading.Event,
+        demands: Callable[[], Mapping[str, Demand]] = dict,
+    ) -> None:
+        self.watch = watch
+        self.report = wire.UpdateReport(newest=-1)
+        self._local, self._engines, self._stop = local, engines, stop
+        self._machine = local.machine(switching.steps(), self._told)
+        self._door = Door(local.verifying, self._machine, self._settled)
+        self._demands = demands
+        self._wake = threading.Event()
+        self._waiting = threading.Lock()
+        self._desired: tuple[bytes, float] | None = None
+        self._knock_s = 0.0
+        self._due_s: float | None = 0.0
+        self._fault = ""
+        self._post: Callable[[Callable[[], object]], None] = lambda _: None
+        self._on_change: Callable[[wire.UpdateReport, str], None] = lambda *_: None
+        self._on_settings: Callable[[int, Mapping[str, PipelineSettings]], object] = lambda *_: None
+        self._on_demands: Callable[[Mapping[str, Demand]], None] = lambda _: None
+
+    def connect(
+        self,
+        on_change: Callable[[wire.UpdateReport, str], None],
+        on_settings: Callable[[int, Mapping[str, PipelineSettings]], object],
+        on_demands: Callable[[Mapping[str, Demand]], None],
+    ) -> None:
+        """Say who is told, in the event loop.
+
+        Args:
+            on_change: of a new report, with a line for people when something happened.
+            on_settings: of settings that the assignment key signed, with their generation.
+            on_demands: of what is to run, when another release serves.
+        """
+        self._on_change, self._on_settings, self._on_demands = on_change, on_settings, on_demands
+
+    def take(self, payload: bytes) -> None:
+        """Take note of a `desired` of the broker; a newer one takes its place. Never waits."""
+        if payload:
+            with self._waiting:
+                self._desired = payload, time.monotonic()
+                self._knock_s = 0.0
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        loop = asyncio.get_running_loop()
+
+        def post(call: Callable[[], object]) -> None:
+            if not self._stop.is_set():
+                loop.call_soon_threadsafe(call)
+
+        self._post = post
+        thread = threading.Thread(target=self._work, name="updates", daemon=True)
+        thread.start()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self._stop.set()
+            self._wake.set()
+            await asyncio.to_thread(thread.join, _END_S)
+            if thread.is_alive():
+                _log.warning("a step of the update is left as it is; it is begun again")
+
+    def progress(self, *_: int) -> None:
+        """Told of a download; ends it when the agent stops."""
+        if self._stop.is_set():
+            raise Stopped
+
+    def _work(self) -> None:
+        """The thread: hold the right to work on updates, and do so."""
+        while not self._stop.is_set():
+            try:
+                with alone(self._local.layout.root) as mine:
+                    if mine:
+                        self._walk()
+                    else:
+                        self._failed("another process works on updates")
+            except Stopped:
+                return
+            except OSError as error:
+                self._failed(f"{self._local.layout.root}: {error.strerror or error}")
+            self._stop.wait(_LOOK_S)
+
+    def _walk(self) -> None:
+        while not self._stop.is_set():
+            if self._is_due():
+                self._due_s = self._next()
+            self._wake.wait(_LOOK_S)
+            self._wake.clear()
+
+    def _is_due(self) -> bool:
+        now_s = time.monotonic()
+        if self._local.requests.any() or (self._desired is not None and now_s >= self._knock_s):
+            return True
+        return self._due_s is not None and now_s >= self._due_s
+
+    def _next(self) -> float | None:
+        """Do what can be done now; returns when to come again, None = when somebody asks."""
+        try:
+            if self.report.newest < 0:
+                self._publish()
+            self._answer()
+            wait_s: float | None = 0.0
+            while wait_s == 0.0 and not self._stop.is_set():
+                wait_s = self._machine.step()
+                self._rest()
+            if self._fault:
+                self._fault = ""
+                self._publish()
+        except Stopped:
+            raise
+        except EdgetrtError as error:
+            self._failed(error.message)
+            wait_s = _AGAIN_S
+        except Exception as error:  # noqa: BLE001 - it must not end the agent, and is told and logged
+            _log.debug("updates", exc_info=True)
+            self._failed(f"internal error: {type(error).__name__}: {error}")
+            wait_s = _AGAIN_S
+        return None if wait_s is None else time.monotonic() + wait_s
+
+    def _answer(self) -> None:
+        """See to what the broker brought."""
+        with self._waiting:
+            desired, self._desired = self._desired, None
+        if desired is None:
+            return
+        if time.monotonic() < self._knock_s:
+            self._keep(desired)
+            return
+        try:
+            answer = self._door.knock(*desired)
+        except UnreachableError as error:
+            _log.info("desired: %s; it is looked at again", error.message)
+            self._knock_s = time.monotonic() + _AGAIN_S
+            self._keep(desired)
+            return
+        told = "" if answer is None or answer.answer != "older" else answer.detail
+        self._publish(told)
+
+    def _keep(self, desired: tuple[bytes, float]) -> None:
+        with self._waiting:
+            self._desired = self._desired or desired
+
+    def _rest(self) -> None:
+        record = self._local.store.load().record
+        if record is None or record.code is not None or record.state.value != "BUILD":
+            self._engines.rest()
+
+    def _settled(self, generation: int, settings: Mapping[str, PipelineSettings]) -> None:
+        self._post(lambda: self._on_settings(generation, settings))
+
+    def _failed(self, why: str) -> None:
+        if why != self._fault:
+            self._fault = why
+            _log.warning("updates: %s", why)
+            self._publish()
+
+    def _told(self, record: Record) -> None:
+        """The machine's word on every change."""
+        at = record.code.value if record.code else record.state.value
+        before = self.report.code or self.report.state
+        new = (at, record.generation, record.digest) != (
+            before,
+            self.report.generation,
+            self.report.digest,
+        )
+        why = record.detail if record.code else ""
+        self._publish(f"{at}: {why}".removesuffix(": ") if new else "", record)
+
+    def _publish(self, told: str = "", record: Record | None = None) -> None:
+        serving = self._local.layout.current()
+        switched = serving != self.report.serving
+        self.report = report = self._describe(record, serving)
+        self._post(lambda: self._on_change(report, told))
+        if switched:
+            demands = self._demands()
+            self._post(lambda: self._on_demands(demands))
+
+    def _describe(self, record: Record | None, serving: str) -> wire.UpdateReport:
+        newest = self.report.newest
+        if not self._fault:
+            memory = self._local.store.load()
+            record, newest = record or memory.record, max(memory.floor, memory.settled)
+        return describe(record, serving, newest, self._door, self._fault)
+
+
+def describe(
+    record: Record | None, serving: str, newest: int, door: Door, fault: str = ""
+) -> wire.UpdateReport:
+    """What is told of updates."""
+    told = wire.UpdateReport(
+        serving=serving,
+        newest=newest,
+        refused=dict(door.refused),
+        older=door.older,
+        fault=fault,
+    )
+    if record is None:
+        return told
+    verdict = record.verdict
+    checks = () if verdict is None else verdict.checks
+    return wire.UpdateReport(
+        serving=serving,
+        generation=record.generation,
+        target=record.target,
+        digest=record.digest,
+        state=record.state.value,
+        code=record.code.value if record.code else "",
+        reason=record.reason,
+        detail=record.detail,
+        hint=record.hint,
+        held=record.held,
+        since=record.entered_at,
+        checks=tuple(
+            wire.CheckReport(name=one.name, ok=one.ok, value=one.value, limit=one.limit)
+            for one in checks
+        ),
+        log=() if verdict is None else verdict.log,
+        newest=newest,
+        refused=told.refused,
+        older=told.older,
+        fault=fault,
+    )
