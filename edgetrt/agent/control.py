@@ -107,7 +107,7 @@ class Control:
                 wire.SettingsMessage(pipeline=name, generation=generation, settings=settings)
             )
         seen = (report.generation, report.settings, report.unsettled)
-        if self._seen.setdefault(name, (0, {}, "")) != seen:
+        if self._seen.get(name, (0, {}, "")) != seen:
             self._seen[name] = seen
             self._changed()
 

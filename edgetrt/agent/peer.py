@@ -7,15 +7,11 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from edgetrt import wire
 from edgetrt.asking import reply_name
 from edgetrt.errors import EdgetrtError, TransportError
 from edgetrt.link import Receiver, Sender
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 _KEPT = 1000
 """Lines of the agent's own log that are kept in memory."""
@@ -34,15 +30,8 @@ class Peer:
         self._path = path
         self._sender = Sender(path)
 
-    def __enter__(self) -> Peer:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Free the socket."""
         self._sender.close(0.0)
 
     def tell(self, message: wire.Struct) -> bool:

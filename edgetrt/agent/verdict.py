@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from edgetrt.config import HealthConfig
 from edgetrt.types import BoardState, Counters
@@ -44,6 +44,7 @@ class Facts:
     Attributes:
         pipelines: the latest reports, with their ages.
         demands: what is configured, by pipeline.
+        settings: those from afar that are not in force.
         before: counters about a minute ago, by pipeline; a missing one counts from 0.
         restarts: restarts in the last hour, by pipeline.
         agent: the agent about itself.
@@ -59,6 +60,7 @@ class Facts:
     pipelines: tuple[PipelineReport, ...]
     agent: AgentReport
     demands: Mapping[str, Demand] = field(default_factory=dict)
+    settings: tuple[Reason, ...] = ()
     before: Mapping[str, Counters] = field(default_factory=dict)
     restarts: Mapping[str, int] = field(default_factory=dict)
     outbox: OutboxReport = field(default_factory=OutboxReport)
@@ -82,6 +84,7 @@ def judge(facts: Facts, limits: HealthConfig) -> Verdict:
     """Judge a device."""
     reasons = [
         *_missing(facts, limits),
+        *facts.settings,
         *(reason for report in facts.pipelines for reason in _pipeline(report, facts, limits)),
         *_agent(facts, limits),
         *_outbox(facts, limits),
@@ -132,7 +135,7 @@ def _pipeline(report: PipelineReport, facts: Facts, limits: HealthConfig) -> Ite
 
 
 def _running(report: PipelineReport, facts: Facts, limits: HealthConfig) -> Iterator[Reason]:
-    name, demand = report.pipeline, facts.demands.get(report.pipeline, Demand())
+    name, demand = report.pipeline, _demand(report, facts.demands.get(report.pipeline, Demand()))
     spent = _since(facts.before.get(name), report.counters)
     if demand.rate_hz is not None and spent.read >= min(_FEW_FRAMES, demand.rate_hz):
         share = report.fps / demand.rate_hz
@@ -163,6 +166,12 @@ def _running(report: PipelineReport, facts: Facts, limits: HealthConfig) -> Iter
         yield _degraded(
             "engine", name, f"runs {report.engine[:12]}, deployed was {demand.engine[:12]}"
         )
+
+
+def _demand(report: PipelineReport, configured: Demand) -> Demand:
+    """What is demanded now: a rate from afar that is in force goes before the file's."""
+    rate_hz = report.settings.get("rate_hz")
+    return replace(configured, rate_hz=rate_hz) if isinstance(rate_hz, float | int) else configured
 
 
 def _since(before: Counters | None, now: Counters) -> Counters:
