@@ -6,7 +6,7 @@ numpy is named in annotations only: the control plane imports this module and ne
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -238,6 +238,9 @@ class PipelineHealth:
         counters: since the start.
         error: the last error in words, empty when there is none.
         objects: objects per frame, mean over the window; None where the task does not count.
+        settings: from afar that are in force, by name.
+        generation: of the settings that were looked at last; 0 = none.
+        unsettled: why those are not in force, empty when they are.
     """
 
     pipeline: str
@@ -250,6 +253,9 @@ class PipelineHealth:
     counters: Counters
     error: str = ""
     objects: float | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    generation: int = 0
+    unsettled: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
@@ -80,6 +81,8 @@ class Meter:
         self.backend = ""
         self.engine = ""
         self.error = ""
+        self._settings: Mapping[str, Any] = {}
+        self._generation, self._unsettled = 0, ""
 
     @property
     def counters(self) -> Counters:
@@ -114,6 +117,17 @@ class Meter:
                 self._objects_total += objects
                 self._counted += 1
 
+    def settled(
+        self, generation: int | None, settings: Mapping[str, Any], unsettled: str = ""
+    ) -> None:
+        """Note which settings are in force, and why those of the last generation are not.
+
+        `generation` None = the last one goes on counting.
+        """
+        with self._lock:
+            self._settings, self._unsettled = settings, unsettled
+            self._generation = self._generation if generation is None else generation
+
     def mean_objects(self) -> float | None:
         """Objects per frame since the start; None where the task does not count."""
         with self._lock:
@@ -136,6 +150,9 @@ class Meter:
                 counters=Counters(**self._counts),
                 error=self.error,
                 objects=round(float(objects.mean()), 3) if len(objects) else None,
+                settings=self._settings,
+                generation=self._generation,
+                unsettled=self._unsettled,
             )
 
     def _rate_hz(self, finished: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -47,6 +47,13 @@ class Task(Protocol):
 
         Raises:
             InferenceError: the output cannot be an answer (NaN).
+        """
+
+    def tuned(self, **limits: Any) -> Task:
+        """The same with other limits, by their names in `edgetrt.config.TaskConfig`.
+
+        Raises:
+            ConfigError: it has no such limits, or cannot keep one.
         """
 
 

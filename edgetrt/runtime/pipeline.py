@@ -18,6 +18,7 @@ from edgetrt.errors import InferenceError
 from edgetrt.ports import EndOfStream
 from edgetrt.runtime.meter import Meter, Stopwatch
 from edgetrt.runtime.pacing import Pace
+from edgetrt.runtime.tuning import Tuning
 from edgetrt.types import Detections, Frame, Grant, Result
 
 if TYPE_CHECKING:
@@ -73,6 +74,10 @@ class Pipeline:
         meter: where counts and times go.
         clock: time.
         grant: how fast the pipeline may run.
+        tuning: which limits its results keep.
+
+    Attributes:
+        leave: set it and `run` returns at the next frame boundary.
     """
 
     def __init__(
@@ -85,8 +90,12 @@ class Pipeline:
         meter: Meter,
         clock: Clock,
         grant: Grant,
+        tuning: Tuning | None = None,
     ) -> None:
         self.grant = grant
+        self.leave = threading.Event()
+        self._tuning = tuning or Tuning(meter)
+        self._tuning.take(network.task)
         self._name = name
         self._source = source
         self._network = network
@@ -114,7 +123,7 @@ class Pipeline:
         """
         looked_at = 0
         try:
-            while not stop.is_set() and looked_at != frames:
+            while not (stop.is_set() or self.leave.is_set()) and looked_at != frames:
                 frame = self._wait_and_read()
                 if frame is not None:
                     self.step(frame)
@@ -223,7 +232,8 @@ class Pipeline:
         tensors = flight.tensors()
         try:
             with watch.stage("postprocess"):
-                output = self._network.task.decode(tensors, flight.placed, frame.size)
+                task = self._tuning.task or self._network.task
+                output = task.decode(tensors, flight.placed, frame.size)
         except InferenceError as error:
             self._refuse(error)
             return
@@ -272,6 +282,7 @@ class Pipeline:
             if swap is None:  # withdrawn
                 return
             old, self._network = self._network, swap.network
+            self._tuning.take(swap.network.task)
             swap.done.set()
         self._meter.backend, self._meter.engine = self._network.backend, self._network.fingerprint
         old.close()

@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING
 
 from edgetrt import journal
 from edgetrt.errors import ConfigError, CudaError, EdgetrtError, ModelError
+from edgetrt.runtime.glimpse import Glimpse
 from edgetrt.runtime.pipeline import Pipeline
+from edgetrt.runtime.tuning import Tuning
 from edgetrt.types import Grant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from edgetrt.config import PipelineSettings
     from edgetrt.ports import Clock, Sink, Source
     from edgetrt.runtime.meter import Meter
     from edgetrt.runtime.network import Network
@@ -48,6 +51,10 @@ class Supervisor:
         meter: counts over all restarts.
         clock: time.
         grant: the rate to begin with.
+
+    Attributes:
+        opened: how often source and network were opened.
+        glimpse: gives its next result to who asks.
     """
 
     def __init__(
@@ -64,26 +71,57 @@ class Supervisor:
         self.meter = meter
         self.pipeline: Pipeline | None = None
         self.fatal: CudaError | None = None
+        self.opened = 0
         self._name = name
         self._open_source = open_source
         self._open_network = open_network
-        self._sinks = sinks
+        self.glimpse = Glimpse()
+        self._sinks = (*sinks, self.glimpse)
         self._clock = clock
         self._grant = grant
+        self._tuning = Tuning(meter)
+        self._enabled, self._hurry = threading.Event(), threading.Event()
+        self._enabled.set()
         self._changing = threading.Lock()
         self._ready: Network | None = None
         self._over = False
 
     @property
     def granted(self) -> Grant:
-        """What the pipeline may use now."""
-        return self._grant
+        """What the pipeline may use now; a rate from afar goes before the one that it began with."""
+        rate_hz = self._tuning.settings.rate_hz
+        return self._grant if rate_hz is None else Grant(rate_hz)
 
     def grant(self, grant: Grant) -> None:
         """Change what the pipeline may use, now and after restarts."""
         self._grant = grant
-        if self.pipeline is not None:
-            self.pipeline.grant = grant
+        self._hand_on_grant()
+
+    def _hand_on_grant(self) -> None:
+        pipeline = self.pipeline
+        if pipeline is not None:
+            pipeline.grant = self.granted
+
+    def settle(self, generation: int, settings: PipelineSettings) -> None:
+        """Put settings from afar into force, now and after restarts; the meter tells what came of it."""
+        if not self._tuning.settle(generation, settings):
+            return
+        self._hand_on_grant()
+        with self._changing:
+            if settings.enabled is not False:
+                self._enabled.set()
+                return
+            self._enabled.clear()
+            if self.pipeline is not None:
+                self.pipeline.leave.set()
+
+    def reopen(self) -> bool:
+        """Close source and network and open them again; False when the pipeline is over for good."""
+        with self._changing:
+            self._hurry.set()
+            if self.pipeline is not None:
+                self.pipeline.leave.set()
+            return not self._over
 
     def swap(self, network: Network, timeout_s: float) -> bool:
         """Give the pipeline another network between two frames; False when it did not take it.
@@ -120,9 +158,13 @@ class Supervisor:
         attempt = 0
         try:
             while not stop.is_set() and (rest := self._rest(frames)) != 0:
+                if not self._enabled.is_set():
+                    self._stand_still(stop)
+                    continue
                 before = self.meter.counters.done
                 try:
-                    self.run_once(stop, rest)
+                    if self.run_once(stop, rest):
+                        continue
                     break
                 except (ConfigError, ModelError) as error:
                     self._fail(error)
@@ -152,13 +194,17 @@ class Supervisor:
         for sink in self._sinks:
             sink.close()
 
-    def run_once(self, stop: threading.Event, frames: int | None = None) -> None:
+    def run_once(self, stop: threading.Event, frames: int | None = None) -> bool:
         """Open everything and run to the end of the source; sinks stay open.
+
+        Returns:
+            True when it was told to leave before that.
 
         Raises:
             EdgetrtError: whatever went wrong first.
         """
         self.meter.state = "starting"
+        self._hurry.clear()
         network = self._take_ready() or self._open_network()
         try:
             source = self._open_source()
@@ -170,11 +216,13 @@ class Supervisor:
         self.meter.state, self.meter.error = "running", ""
         journal.note(engine=network.fingerprint)
         log.info("pipeline %s runs on %s", self._name, network.backend)
+        self.opened += 1
         try:
             pipeline.run(stop, frames)
         finally:
             self.pipeline = None
             source.close()
+        return pipeline.leave.is_set()
 
     def _take_ready(self) -> Network | None:
         with self._changing:
@@ -193,10 +241,13 @@ class Supervisor:
                 sinks=self._sinks,
                 meter=self.meter,
                 clock=self._clock,
-                grant=self._grant,
+                grant=self.granted,
+                tuning=self._tuning,
             )
             self.pipeline = pipeline
-        pipeline.grant = self._grant  # one that came in the meantime
+            if not self._enabled.is_set():  # told so while this was being opened
+                pipeline.leave.set()
+        pipeline.grant = self.granted  # one that came in the meantime
         if newer is not None:
             network.close()
         return pipeline, taken
@@ -221,4 +272,13 @@ class Supervisor:
         self.meter.state, self.meter.error = "backoff", error.message
         self.meter.count(restarts=1)
         log.warning("pipeline %s: %s; again in %.1f s", self._name, error.message, pause)
-        stop.wait(pause)
+        until = time.monotonic() + pause
+        while not stop.is_set() and (left_s := until - time.monotonic()) > 0:
+            if self._hurry.wait(min(_GLANCE_S, left_s)):
+                break
+
+    def _stand_still(self, stop: threading.Event) -> None:
+        """Wait until it may run again; source and network are closed."""
+        self.meter.state, self.meter.error = "stopped", ""
+        while not stop.is_set() and not self._enabled.wait(_GLANCE_S):
+            pass

@@ -79,6 +79,9 @@ def pipeline_report(health: PipelineHealth, rss_bytes: int | None = None) -> Pip
         counters=health.counters,
         error=health.error,
         objects=None if health.objects is None else round(health.objects, 2),
+        settings=dict(health.settings),
+        generation=health.generation,
+        unsettled=health.unsettled,
         rss_bytes=rss_bytes,
     )
 

@@ -9,9 +9,11 @@ Layouts are told apart by the output's shape alone:
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -66,7 +68,14 @@ class Detector:
         self, outputs: Sequence[TensorSpec], labels: tuple[str, ...], config: TaskConfig
     ) -> None:
         self._name, self._decode = _decoder(outputs, labels)
+        self._config, self._labels = config, labels
         self._limits = limits_of(config, labels)
+
+    def tuned(self, **limits: Any) -> Detector:
+        """The same with other limits; raises ConfigError as the class does."""
+        other = copy.copy(self)
+        other._limits = limits_of(msgspec.structs.replace(self._config, **limits), self._labels)
+        return other
 
     def decode(
         self, tensors: Mapping[str, NDArray[np.generic]], placed: Fit, size: tuple[int, int]

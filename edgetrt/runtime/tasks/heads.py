@@ -12,11 +12,13 @@ Only cells whose score counts are decoded, so that this costs next to nothing on
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 
 from edgetrt.errors import ModelError
@@ -68,7 +70,14 @@ class HeadDetector:
     ) -> None:
         self._reach = _reach(metadata)
         self._heads = _heads({spec.name: spec.shape for spec in outputs})
+        self._config, self._labels = config, labels
         self._limits = limits_of(config, labels)
+
+    def tuned(self, **limits: Any) -> HeadDetector:
+        """The same with other limits; raises ConfigError as the class does."""
+        other = copy.copy(self)
+        other._limits = limits_of(msgspec.structs.replace(self._config, **limits), self._labels)
+        return other
 
     def decode(
         self, tensors: Mapping[str, NDArray[np.generic]], placed: Fit, size: tuple[int, int]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgetrt.errors import ConfigError
 from edgetrt.types import RawOutput
 
 if TYPE_CHECKING:
@@ -24,3 +25,7 @@ class Raw:
     ) -> RawOutput:
         """Copy the tensors; where the frame lay is of no interest."""
         return RawOutput({name: np.array(tensor) for name, tensor in tensors.items()})
+
+    def tuned(self, **limits: Any) -> Raw:
+        """Refuse: nothing is decoded, so nothing is left out."""
+        raise ConfigError(f"{', '.join(limits)}: this pipeline's task is raw, which has no limits")
