@@ -31,20 +31,28 @@ def open_source(uri: SourceUri) -> Source:
         SourceError: what the URI names cannot be read.
     """
     from edgetrt.runtime.newest import Newest
-    from edgetrt.sources.images import ImageSource
-    from edgetrt.sources.rtsp import RtspSource
-    from edgetrt.sources.synthetic import SyntheticSource
-    from edgetrt.sources.video import VideoFileSource
 
-    kinds: dict[str, Callable[..., Source]] = {
-        "file": VideoFileSource,
-        "rtsp": RtspSource,
-        "rtsps": RtspSource,
-        "dir": ImageSource,
-        "synthetic": SyntheticSource,
-    }
-    source = kinds[uri.scheme](uri.target, **uri.arguments())
+    source = _source_kind(uri.scheme)(uri.target, **uri.arguments())
     return Newest(source) if source.live else source
+
+
+def _source_kind(scheme: str) -> Callable[..., Source]:
+    """What opens a scheme. Others stay unread: from a cold disk FFmpeg's libraries alone take a second."""
+    if scheme == "file":
+        from edgetrt.sources.video import VideoFileSource
+
+        return VideoFileSource
+    if scheme == "dir":
+        from edgetrt.sources.images import ImageSource
+
+        return ImageSource
+    if scheme == "synthetic":
+        from edgetrt.sources.synthetic import SyntheticSource
+
+        return SyntheticSource
+    from edgetrt.sources.rtsp import RtspSource
+
+    return {"rtsp": RtspSource, "rtsps": RtspSource}[scheme]
 
 
 def whole_sink(text: str, base: Path) -> str:
@@ -84,16 +92,18 @@ def open_sinks(texts: Sequence[str], base: Path, *, live: bool) -> list[Sink]:
 
 
 def _open_sink(text: str, *, live: bool) -> Sink:
-    from edgetrt import wire
-    from edgetrt.sinks.image import ImageSink
-    from edgetrt.sinks.jsonl import JsonlSink
-    from edgetrt.sinks.video import VideoSink
-
     scheme, _, rest = text.partition(":")
     if scheme == "video":
+        from edgetrt.sinks.video import VideoSink
+
         return VideoSink(Path(rest), block=not live)
     if scheme == "image":
+        from edgetrt.sinks.image import ImageSink
+
         return ImageSink(Path(rest))
+    from edgetrt import wire
+    from edgetrt.sinks.jsonl import JsonlSink
+
     encode = lambda result: wire.encode(wire.result_message(result))  # noqa: E731
     return JsonlSink(None if text == STDOUT else Path(rest), encode)
 
