@@ -152,7 +152,7 @@ def _pipeline(
 
 
 def _worse(name: str, bands: Bands, before: Figures | None, seen: Seen) -> Iterator[Check]:
-    if before is None:
+    if before is None or bands.worse_percent is None:
         return
     part = bands.worse_percent / 100
     least = round(before.fps * (1 - part), 2)

@@ -34,8 +34,8 @@ class Golden(Struct, frozen=True):
 class Bands(Struct, frozen=True):
     """What a release promises for one pipeline. Unset = nothing promised.
 
-    `worse_percent` bounds the loss against the release before on the very device; `prove_s` is how
-    long it is watched before it is kept.
+    `worse_percent` bounds the loss against the release before on the very device, null = it may be as
+    slow as the other bands allow, such as a larger network; `prove_s` is how long it is watched.
     """
 
     fps_min: Positive | None = None
@@ -44,7 +44,7 @@ class Bands(Struct, frozen=True):
     error_rate_max: Unit = 0.0
     memory_mb_max: Positive | None = None
     temperature_c_max: Positive | None = None
-    worse_percent: Percent = 10.0
+    worse_percent: Percent | None = 10.0
     prove_s: Annotated[float, msgspec.Meta(ge=0, le=86400)] = 60.0
 
 
