@@ -73,7 +73,7 @@ def test_a_killed_runtime_comes_back_and_the_agent_never_notices(booted: Booted)
     eventually(lambda: booted.is_active("runtime"))
     agent, runtime = booted.show("MainPID", "agent"), booted.show("MainPID", "runtime")
 
-    booted.run("kill", "-KILL", runtime)
+    booted.run("sh", "-c", f"kill -KILL {runtime}")
     eventually(lambda: booted.show("MainPID", "runtime") not in (runtime, "0"))
 
     eventually(lambda: booted.is_active("runtime"))
@@ -85,7 +85,7 @@ def test_a_runtime_that_stands_still_is_killed_and_started_again(booted: Booted)
     eventually(lambda: booted.is_active("runtime"))
     runtime = booted.show("MainPID", "runtime")
 
-    booted.run("kill", "-STOP", runtime)
+    booted.run("sh", "-c", f"kill -STOP {runtime}")
     eventually(lambda: booted.show("MainPID", "runtime") not in (runtime, "0"), 4 * WATCHDOG_S)
 
     said = booted.run("journalctl", "--unit=edgetrt-runtime", "--no-pager")
