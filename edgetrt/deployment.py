@@ -63,7 +63,7 @@ def run(request: Request, say: Say) -> Deployment:
     started = time.monotonic()
     plan = look_up(request)
     cache = Cache(default_root())
-    report = _make(request, plan, cache, say)
+    report = make(request, plan, cache, say)
     state, detail, previous = "dry-run", "", None
     if not request.dry_run and report.latency_ms is None:
         state, detail = (
@@ -72,7 +72,7 @@ def run(request: Request, say: Say) -> Deployment:
         )
     elif not request.dry_run:
         say("activate")
-        record = app.active().activate(_pipeline(plan), _deployed(request, plan, report))
+        record = app.active().activate(_pipeline(plan), deployed(request, plan, report))
         state, detail = tell_runtime(plan.name)
         previous = record.previous.fingerprint if record.previous else None
         if state == "installed" and not record.pipeline.source:
@@ -109,8 +109,12 @@ def copy_out(engine: str, folder: Path) -> None:
         ) from error
 
 
-def _make(request: Request, plan: Plan, cache: Cache, say: Say) -> Report:
-    """Find the engine that the same words led to before, or go the whole way."""
+def make(request: Request, plan: Plan, cache: Cache, say: Say) -> Report:
+    """Find the engine that the same words led to before, or go the whole way; nothing is activated.
+
+    Raises:
+        EdgetrtError: the first thing that does not work out; the cache is as it was.
+    """
     words = _words(request, plan)
     known, spoilt = orders.recall(cache, words, plan.recipe.model) if words else (None, "")
     if known is not None:
@@ -198,7 +202,8 @@ def _pipeline(plan: Plan) -> PipelineConfig:
     return msgspec.structs.replace(known.pipeline, model=written.model, source=written.source)
 
 
-def _deployed(request: Request, plan: Plan, report: Report) -> Deployed:
+def deployed(request: Request, plan: Plan, report: Report) -> Deployed:
+    """The engine of a report, as it is noted."""
     return Deployed(
         fingerprint=report.engine,
         backend=report.backend,

@@ -140,7 +140,7 @@ def released(root: Path) -> list[Serving]:
     from edgetrt.update import archive, built
 
     folder = root / "releases" / digest
-    return parts(folder, archive.read(folder), built.require(root, digest))
+    return parts(folder, archive.read(folder), built.serving(root, digest))
 
 
 def parts(folder: Path, release: Release, built: Built) -> list[Serving]:
@@ -176,3 +176,13 @@ def _part(folder: Path, part: Part, built: Built, digest: str) -> Serving:
         dla=made.dla,
     )
     return Serving(pipeline, file.parent, engine, digest)
+
+
+def kept_engines() -> set[str]:
+    """Engines that may not leave the cache: what pipelines run, what was before, and every release's here."""
+    from edgetrt.update import built
+
+    records = active().all()
+    known = [engine for record in records for engine in (record.current, record.previous)]
+    engines = {engine.fingerprint for engine in known if engine is not None}
+    return engines | {part.engine for part in built.pipelines(updates_dir())}

@@ -122,9 +122,11 @@ def gc(
             "gc needs a limit: neither --max-size nor --max-age was given",
             "For example: edgetrt engines gc --max-age 30d.",
         )
+    from edgetrt.app.serving import kept_engines
+
     size = None if max_size is None else quantity(max_size, _UNITS, "--max-size")
     age = None if max_age is None else quantity(max_age, _SPANS, "--max-age")
-    removed = _open(cache).gc(None if size is None else int(size), age, keep=_serving())
+    removed = _open(cache).gc(None if size is None else int(size), age, keep=kept_engines())
     _tell_removed(removed, json)
 
 
@@ -172,15 +174,6 @@ def _open(folder: Path | None) -> Cache:
     from edgetrt.engine.cache import Cache, default_root
 
     return Cache(folder or default_root())
-
-
-def _serving() -> set[str]:
-    """Engines that pipelines run, or would go back to."""
-    from edgetrt import app
-
-    records = app.active().all()
-    engines = [engine for record in records for engine in (record.current, record.previous)]
-    return {engine.fingerprint for engine in engines if engine is not None}
 
 
 def _find(store: Cache, prefix: str) -> Entry:

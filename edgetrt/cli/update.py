@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from edgetrt.cli.output import err, out, print_json
 from edgetrt.cli.runtime import DEFAULT_CONFIG
+from edgetrt.cli.update_build import build
 from edgetrt.errors import ConfigError, UpdateError
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from edgetrt.update.requests import Request
 
 app = typer.Typer(help="Take releases, look at them, take them back.", no_args_is_help=True)
+
+app.command("build")(build)
 
 FolderOption = Annotated[
     Path | None, typer.Option("--folder", help="Folder of updates; default: this device's.")

@@ -27,6 +27,7 @@ class BuiltPipeline(msgspec.Struct, frozen=True, kw_only=True):
         checks: what was looked at before the switch.
         memory_mb: that loading it took; None where it cannot be told.
         first_ms: its first inference.
+        tried: names what was tried, and how; the same again has the same outcome.
     """
 
     name: str
@@ -39,6 +40,7 @@ class BuiltPipeline(msgspec.Struct, frozen=True, kw_only=True):
     checks: tuple[Check, ...] = ()
     memory_mb: float | None = None
     first_ms: float | None = None
+    tried: str = ""
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,20 +88,51 @@ def write(root: Path, built: Built) -> None:
     to.parent.mkdir(mode=0o700, exist_ok=True)
     data = msgspec.json.format(msgspec.json.encode(built), indent=2)
     durable.replace(to, data, 0o640)
+    if built.failure is None:
+        _aside(root, built.digest).unlink(missing_ok=True)
 
 
 def read(root: Path, digest: str) -> Built | None:
     """The document; None when there is none that can be read: it is built again then."""
-    try:
-        built = msgspec.json.decode(path(root, digest).read_bytes(), type=Built)
-    except (OSError, msgspec.MsgspecError):
-        return None
-    return built if built.v == 1 and built.digest == digest else None
+    return _read(path(root, digest), digest)
 
 
 def forget(root: Path, digest: str) -> None:
-    """Remove the document, before a build begins."""
-    path(root, digest).unlink(missing_ok=True)
+    """Put the document aside before a build begins: from now on there is none until it comes to an end.
+
+    A good one is kept for who serves that release meanwhile, or goes back to it; see `serving`.
+    """
+    built = read(root, digest)
+    if built is not None and built.failure is None:
+        path(root, digest).replace(_aside(root, digest))
+    else:
+        path(root, digest).unlink(missing_ok=True)
+
+
+def serving(root: Path, digest: str) -> Built:
+    """What was built last, and can be served: also while it is being built again.
+
+    Raises:
+        IncompatibleError: it was never built here.
+    """
+    for found in (read(root, digest), _read(_aside(root, digest), digest)):
+        if found is not None and found.failure is None:
+            return found
+    return require(root, digest)
+
+
+def pipelines(root: Path) -> list[BuiltPipeline]:
+    """Those of every release that is here, the one that waits included."""
+    files = [*(root / "built").glob("*.json"), *(root / "built").glob("*.json.before")]
+    found = [_read(file, file.name.partition(".")[0]) for file in files]
+    return [part for built in found if built is not None for part in built.pipelines]
+
+
+def sweep(root: Path) -> None:
+    """Remove the documents of releases that are gone."""
+    for file in (root / "built").glob("*.json*"):
+        if not (root / "releases" / file.name.partition(".")[0]).is_dir():
+            file.unlink(missing_ok=True)
 
 
 def require(root: Path, digest: str) -> Built:
@@ -118,3 +151,15 @@ def require(root: Path, digest: str) -> Built:
     if built.failure is not None:
         raise IncompatibleError(built.failure.message, built.failure.hint, built.failure.code)
     return built
+
+
+def _aside(root: Path, digest: str) -> Path:
+    return root / "built" / f"{digest}.json.before"
+
+
+def _read(file: Path, digest: str) -> Built | None:
+    try:
+        built = msgspec.json.decode(file.read_bytes(), type=Built)
+    except (OSError, msgspec.MsgspecError):
+        return None
+    return built if built.v == 1 and built.digest == digest else None
