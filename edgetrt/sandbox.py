@@ -17,26 +17,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgetrt.doctor import Finding
+from edgetrt.dropins import NODES, network
 from edgetrt.errors import EdgetrtError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 UNIT = "edgetrt-runtime.service"
+MEND = "sudo edgetrt doctor --sandbox --write"
 INSIDE = "EDGETRT_INSIDE"
 """Environment variable that tells `edgetrt doctor --sandbox` that it is the one inside."""
 
-NODES = (
-    "dev/nvmap",
-    "dev/nvhost-*",
-    "dev/nvgpu/*/*",
-    "dev/nvidia*",
-    "dev/dri/renderD*",
-    "dev/video*",
-    "dev/media*",
-    "tmp/argus_socket",
-)
-"""What CUDA, the DLA and cameras need, where a board has it."""
+SOCKETS = ("tmp/argus_socket",)
+"""Of daemons that serve cameras."""
 
 FOLDERS = ("var/lib/edgetrt", "run/edgetrt")
 """Where the runtime writes."""
@@ -59,7 +52,10 @@ class Look:
 
 def look(root: Path = Path("/")) -> list[Look]:
     """Open everything that is there, as far as this process may see."""
-    found = [*_expand(root, NODES, os.O_RDWR | os.O_NONBLOCK), *_expand(root, READ, os.O_RDONLY)]
+    found = [
+        *_expand(root, (*NODES, *SOCKETS), os.O_RDWR | os.O_NONBLOCK),
+        *_expand(root, READ, os.O_RDONLY),
+    ]
     return found + [
         Look(f"/{name}", 0 if os.access(root / name, os.W_OK) else errno.EROFS)
         for name in FOLDERS
@@ -112,7 +108,8 @@ def _directive(path: str, error: int | None) -> str:
         line = f"ReadWritePaths={path}"
     else:
         line = f"SupplementaryGroups={_group(path)}"
-    return f"sudo systemctl edit {UNIT}, and under [Service]: {line}"
+    mend = f"{MEND}, or " if line.startswith("DeviceAllow") else ""
+    return f"{mend}sudo systemctl edit {UNIT}, and under [Service]: {line}"
 
 
 def _group(path: str) -> str:
@@ -135,19 +132,35 @@ def properties(unit_text: str) -> list[str]:
     return lines
 
 
-def examine() -> list[Finding]:
+def reach(sources: Iterable[str], lines: Iterable[str]) -> Finding:
+    """Whether the unit, as `properties` gives it, lets sources have the network that they need."""
+    needs = bool(network(sources))
+    shut = [line for line in lines if line.startswith("PrivateNetwork=")][-1:] == [
+        "PrivateNetwork=yes"
+    ]
+    if needs and shut:
+        return Finding("network", "problem", "shut, and a pipeline's source is a stream", MEND)
+    return Finding("network", "ok", "shut" if shut else "open" if needs else "open without need")
+
+
+def examine(sources: Iterable[str]) -> list[Finding]:
     """Look from both sides.
+
+    Args:
+        sources: of every pipeline.
 
     Raises:
         EdgetrtError: no systemd, no such unit, or no rights to start one.
     """
     text = _run(["systemctl", "cat", "--no-pager", UNIT])
     transient = ["systemd-run", "--quiet", "--pipe", "--wait", "--collect", f"--setenv={INSIDE}=1"]
-    transient += [f"--property={line}" for line in properties(text)]
+    lines = properties(text)
+    transient += [f"--property={line}" for line in lines]
     # The runtime itself may be at work in the same folder.
     transient += ["--property=RuntimeDirectoryPreserve=yes"]
     said = _run([*transient, "/usr/bin/edgetrt", "doctor", "--sandbox", "--json"])
-    return judge(look(), [Look(**entry) for entry in json.loads(said)])
+    seen = [Look(**entry) for entry in json.loads(said)]
+    return [*judge(look(), seen), reach(sources, lines)]
 
 
 def inside() -> list[dict[str, object]]:

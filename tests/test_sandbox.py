@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgetrt.sandbox import Look, judge, look, properties
+from edgetrt.sandbox import MEND, Look, judge, look, properties, reach
 
 
 def board(root: Path) -> Path:
@@ -85,3 +85,22 @@ def test_the_sandbox_is_taken_from_the_unit_with_its_drop_ins() -> None:
     )
 
     assert properties(text) == ["User=edgetrt", "DeviceAllow=char-drm rw", "PrivateTmp=no"]
+
+
+@pytest.mark.parametrize(
+    ("source", "lines", "state", "value"),
+    [
+        ("synthetic:64x64", ["PrivateNetwork=yes"], "ok", "shut"),
+        ("rtsp://cam/s", ["PrivateNetwork=yes", "PrivateNetwork=no"], "ok", "open"),
+        ("synthetic:64x64", ["PrivateNetwork=no"], "ok", "open without need"),
+        ("rtsp://cam/s", ["PrivateNetwork=no", "PrivateNetwork=yes"], "problem", "shut, and"),
+    ],
+)
+def test_a_stream_behind_a_shut_network_is_told(
+    source: str, lines: list[str], state: str, value: str
+) -> None:
+    found = reach([source], ["User=edgetrt", *lines])
+
+    assert found.state == state
+    assert found.value.startswith(value)
+    assert found.fix == (MEND if state == "problem" else "")

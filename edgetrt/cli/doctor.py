@@ -10,6 +10,9 @@ from typing import Annotated
 
 import typer
 
+from edgetrt.cli import runtime
+
+RELOAD = "sudo systemctl daemon-reload && sudo systemctl restart edgetrt-runtime"
 MARKS = {"ok": "[green]✓[/]", "absent": "[yellow]–[/]", "problem": "[red]✗[/]"}
 
 
@@ -20,6 +23,10 @@ def doctor(
     broker: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Broker to try.")] = None,
     sandbox: Annotated[
         bool, typer.Option(help="Look from inside the runtime's systemd unit; needs root.")
+    ] = False,
+    write: Annotated[
+        bool,
+        typer.Option(help="With --sandbox: write what this board needs of it; needs root."),
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -37,8 +44,12 @@ def doctor(
     if os.environ.get(boundary.INSIDE):
         output.print_json(boundary.inside())
         return
+    sources = _sources(config or runtime.DEFAULT_CONFIG) if sandbox else []
+    if sandbox and write:
+        _write(sources, json)
+        return
     if sandbox:
-        findings = boundary.examine()
+        findings = boundary.examine(sources)
     else:
         device = document.load(config, configs.DeviceConfig) if config else configs.DeviceConfig()
         findings = examine(configs.broker(broker) if broker else device.broker)
@@ -53,3 +64,27 @@ def doctor(
         output.out.print(table)
     if not healthy:
         raise typer.Exit(1)
+
+
+def _sources(config: Path) -> list[str]:
+    """Of every pipeline of this device."""
+    from edgetrt import app, document
+    from edgetrt.config import DeviceConfig
+
+    found = app.wanted(document.load(config, DeviceConfig), config)
+    return [one.pipeline.source for one in found.values()]
+
+
+def _write(sources: Sequence[str], json: bool) -> None:
+    """Make the drop-ins of the runtime's and the build's units."""
+    from edgetrt import dropins
+    from edgetrt.cli import output
+
+    changes = dropins.write(sources)
+    if json:
+        output.print_json({"files": [{"path": str(c.path), "done": c.done} for c in changes]})
+        return
+    for change in changes:
+        output.out.print(f"{change.done:8} {change.path}", highlight=False)
+    if any(change.done != "kept" for change in changes):
+        output.out.print(f"[dim]{RELOAD}[/]", highlight=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import configparser
 import json
 import os
 import re
@@ -12,10 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from edgetrt.dropins import network
+
 SERVICES = Path(__file__).parents[2] / "services"
 UNITS = sorted(
     path for kind in ("service", "path", "target") for path in SERVICES.glob(f"*.{kind}")
 )
+EXAMPLE_LINES = (SERVICES / "examples" / "broker-credentials.conf").read_text().splitlines()
 EXPOSURE = {
     "agent": 2.0,
     "runtime": 3.0,
@@ -163,19 +165,52 @@ def test_every_unit_that_a_unit_names_is_here() -> None:
     assert named - there == set()
 
 
+EXAMPLES = {
+    "broker-credentials": ("agent", {"LoadCredential"}),
+    "csi-camera": ("runtime", {"BindPaths"}),
+    "network-camera": ("runtime", {"IPAddressAllow"}),
+}
+
+
 @pytest.mark.parametrize(
     "example", sorted((SERVICES / "examples").glob("*.conf")), ids=lambda p: p.stem
 )
 def test_an_example_changes_only_what_the_unit_says(example: Path) -> None:
-    written = configparser.ConfigParser(strict=True, interpolation=None)
-    written.optionxform = str  # type: ignore[assignment,method-assign]
-    written.read(example)
-    known = {key for key, _ in read("edgetrt-runtime.service")["Service"]}
+    unit, added = EXAMPLES[example.stem]
+    known = {key for key, _ in read(f"edgetrt-{unit}.service")["Service"]}
 
-    changed = set(written["Service"]) - {"IPAddressAllow", "BindPaths"}
+    changed = {key for key, _ in read(f"examples/{example.name}")["Service"]}
 
     assert changed
-    assert changed <= known
+    assert changed - added <= known
+
+
+@needs_systemd
+@pytest.mark.parametrize(
+    ("lines", "unit"),
+    [
+        (network(["rtsp://camera/s", "rtsp://192.0.2.7/s"]), "runtime"),
+        (["DeviceAllow=char-nvhost-ctrl-gpu rw", "DeviceAllow=/dev/nvmap rw"], "runtime"),
+        ([line for line in EXAMPLE_LINES if line.startswith("LoadC")], "agent"),
+    ],
+)
+def test_systemd_understands_every_line_of_a_drop_in(
+    lines: list[str], unit: str, tmp_path: Path
+) -> None:
+    copy = instance(SERVICES / f"edgetrt-{unit}.service", tmp_path)
+    drop_in = tmp_path / f"edgetrt-{unit}.service.d" / "made.conf"
+    drop_in.parent.mkdir()
+    drop_in.write_text("[Service]\n" + "\n".join(lines) + "\n")
+
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", copy],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert [line for line in done.stderr.splitlines() if "made.conf" in line] == []
+    assert done.returncode == 0
 
 
 class Device:
