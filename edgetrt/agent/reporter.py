@@ -54,6 +54,7 @@ class Reporter:
     Attributes:
         latest: the last health that was told.
         demands: as given; another release brings others.
+        update: how far an update is, for the status file; None = this device takes no releases.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Reporter:
     ) -> None:
         self.due = asyncio.Event()
         self.latest: wire.HealthMessage | None = None
+        self.update: wire.UpdateReport | None = None
         self._identity = identity
         self._config = config
         self._transport = transport
@@ -210,5 +212,6 @@ class Reporter:
                 broker=state.reason,
                 pid=os.getpid(),
                 period_s=self._config.publish.health_s * (1 + _JITTER),
+                update=self.update,
             ),
         )

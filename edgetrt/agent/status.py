@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from edgetrt.errors import TransportError
-from edgetrt.wire import HealthMessage
+from edgetrt.wire import HealthMessage, UpdateReport
 
 _log = logging.getLogger(__name__)
 FILE = "status.json"
@@ -23,6 +23,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
         broker: why not, in words.
         pid: of the agent.
         period_s: the next word is due within this time.
+        update: how far an update is; None = this device takes no releases.
     """
 
     health: HealthMessage
@@ -30,6 +31,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     broker: str
     pid: int
     period_s: float
+    update: UpdateReport | None = None
 
 
 def write(folder: Path, status: Status) -> bool:

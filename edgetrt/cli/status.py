@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from edgetrt.agent.status import Status
     from edgetrt.types import BoardState
+    from edgetrt.wire import UpdateReport
 
 MARKS = {"ok": "[green]ok[/]", "degraded": "[yellow]degraded[/]", "failing": "[red]failing[/]"}
 REFRESH_S = 1.0
@@ -124,7 +125,21 @@ def _foot(found: Status) -> RenderableType:
     table.add_row("disk", _of(machine.disk_free, machine.disk_total))
     if told := _board(found.health.board):
         table.add_row("board", escape(told))
+    if found.update is not None:
+        table.add_row("update", escape(_update(found.update)))
     return table
+
+
+def _update(update: UpdateReport) -> str:
+    """What serves, and how far the next one is."""
+    serves = f"release {update.serving[:12]} serves" if update.serving else "no release serves"
+    if update.fault:
+        return f"{serves}; {update.fault}"
+    if not update.state:
+        return serves
+    why = update.detail if update.code else update.held
+    at = f"{update.target or update.digest[:12]}: {update.code or update.state}"
+    return f"{serves}; {at}{f' – {why}' if why else ''}"
 
 
 def _board(board: BoardState) -> str:
