@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from edgetrt import app
+from edgetrt import app, document
 from edgetrt.boards.conditions import conditions
 from edgetrt.boards.machine import device
 from edgetrt.clock import SystemClock
+from edgetrt.config import DeviceConfig
 from edgetrt.engine import bench as engine_bench
 from edgetrt.engine import recipe as recipes
 from edgetrt.engine.accuracy import Scorer, answer
@@ -92,15 +93,40 @@ def find(what: Path, backend: BackendName, threads: int) -> Subject:
     return Subject(str(what), lambda: app.open_deployed(record), source, record)
 
 
+def serving(name: str, config: Path) -> Subject:
+    """What a pipeline of a device serves with now; by itself, since its camera is in use.
+
+    Raises:
+        ConfigError: the device has no such pipeline.
+    """
+    found = app.wanted(document.load(config, DeviceConfig), config)
+    if name not in found:
+        raise ConfigError(f"{config}: no pipeline {name!r}", f"There is: {', '.join(found)}.")
+    return Subject(name, app.job(found[name]).load, None)
+
+
 def bench(
-    what: Path, source: str | None, seconds: float, backend: BackendName, threads: int
+    what: Path,
+    source: str | None,
+    seconds: float,
+    backend: BackendName,
+    threads: int,
+    config: Path | None = None,
 ) -> Measured:
     """Measure the engine by itself, then the loop over a source.
+
+    Args:
+        what: a deployed pipeline or a network's file; with `config` a pipeline of that device.
+        source: what the loop runs over; None = the deployed pipeline's own.
+        seconds: per measurement.
+        backend: of a network's file.
+        threads: of the same.
+        config: the device's agent.yaml.
 
     Raises:
         EdgetrtError: it cannot be opened or run.
     """
-    subject = find(what, backend, threads)
+    subject = find(what, backend, threads) if config is None else serving(str(what), config)
     before = conditions()
     network = subject.open()
     try:

@@ -32,7 +32,7 @@ SLOW_FRAMES = 3.0
 EXTEND_US = 30_000_000
 """What a start that waits for a camera asks for each time, in microseconds."""
 
-_OVER = ("ended", "failed", "backoff")
+_OVER = ("ended", "failed", "backoff", "stopped")
 """States in which a pipeline's thread waits or is gone on purpose."""
 
 
@@ -161,7 +161,8 @@ class Progress:
 
     def _tell(self, pipelines: Sequence[PipelineHealth]) -> None:
         status = "; ".join(map(_describe, pipelines)) or "no pipeline is configured"
-        if not self.ready and (not pipelines or any(h.counters.done for h in pipelines)):
+        idle = all(health.state == "stopped" for health in pipelines)
+        if not self.ready and (idle or any(health.counters.done for health in pipelines)):
             self.ready = True
             self._notifier.ready(status)
         elif status != self._status:

@@ -15,7 +15,7 @@ from edgetrt.app.networks import (
 )
 from edgetrt.app.pipelines import STDOUT, join, open_source, supervisor, whole_sink
 from edgetrt.app.places import RUNTIME_SOCKET, cache_dir, run_dir, state_dir
-from edgetrt.app.processes import demands, job, run_agent, run_runtime, stop_on_signals
+from edgetrt.app.processes import broker_of, demands, job, run_agent, run_runtime, stop_on_signals
 from edgetrt.app.serving import Serving, parts, updates_dir, wanted
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "Serving",
     "active",
     "backends",
+    "broker_of",
     "cache_dir",
     "demands",
     "job",

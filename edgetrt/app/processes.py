@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from edgetrt import document
+from edgetrt import document, wire
 from edgetrt.app.networks import open_deployed
 from edgetrt.app.pipelines import open_configured, supervisor, whole_sink
 from edgetrt.app.places import AGENT_SOCKET, RUNTIME_SOCKET, state_dir
@@ -32,8 +34,10 @@ def run_runtime(device: DeviceConfig, base: Path, sockets: Path, frames: int | N
     """Be the runtime process until its pipelines are over or a signal ends it; False if one failed."""
     from edgetrt.link import Receiver, Sender
     from edgetrt.runtime.crew import Crew
+    from edgetrt.runtime.requests import Means, Requests
     from edgetrt.runtime.service import Service
     from edgetrt.sinks.link import LinkSink
+    from edgetrt.sinks.snapshot import jpeg
     from edgetrt.systemd import Notifier, Progress
 
     stop, clock, systemd = stop_on_signals(), SystemClock(), Notifier()
@@ -43,12 +47,22 @@ def run_runtime(device: DeviceConfig, base: Path, sockets: Path, frames: int | N
             found = wanted(device, base)
             return {name: job(one, lambda: [LinkSink(sender)]) for name, one in found.items()}
 
-        progress = Progress(systemd, clock)
-        service = Service(Crew(frames), jobs, sender.send, inbox, clock, progress)
+        progress, crew = Progress(systemd, clock), Crew(frames)
+        service = Service(crew, jobs, sender.send, inbox, clock, progress)
+        means = Means(sockets, jpeg, partial(_bench, base), lambda name: crew.apply(jobs, name))
+        requests = Requests(crew, service.answer, means)
+        service.handle(wire.SettingsMessage, requests.settle)
+        service.handle(wire.AskMessage, requests.ask)
         try:
             return service.run(stop)
         finally:
             systemd.stopping()
+
+
+def _bench(config: Path, pipeline: str, seconds: float) -> list[str]:
+    """The command that measures the engine a pipeline of this device serves with."""
+    asked = ["bench", pipeline, "--config", str(config), "--seconds", str(seconds), "--json"]
+    return [sys.executable, "-m", "edgetrt", *asked]
 
 
 def job(serving: Serving, sinks: Callable[[], Sequence[Sink]] = tuple) -> Job:
@@ -89,21 +103,18 @@ def job(serving: Serving, sinks: Callable[[], Sequence[Sink]] = tuple) -> Job:
 
 def run_agent(device: DeviceConfig, base: Path, sockets: Path) -> int:
     """Be the agent process until a signal ends it; returns the exit code."""
-    from functools import partial
-
-    from edgetrt import wire
     from edgetrt.agent import process
     from edgetrt.agent.identity import identify
     from edgetrt.app.updates import open_updating
     from edgetrt.boards.sensors import Sensors
     from edgetrt.mqtt import MqttTransport
 
-    broker, name, board = _beside(device.broker, base), identify(device, 0).device, Sensors().read
-    connect = partial(MqttTransport, broker, subscriptions=wire.everything_to(name))
+    broker, name, board = broker_of(device, base), identify(device, 0).device, Sensors().read
+    connect = partial(MqttTransport, broker)
     look = partial(demands, device, base)
     updating = open_updating(device, base, name, sockets, board, look)
     return process.run_agent(
-        device, sockets / AGENT_SOCKET, connect, state_dir(), look(), board, updating
+        device, sockets / AGENT_SOCKET, connect, state_dir(), look(), board, updating, base
     )
 
 
@@ -121,16 +132,16 @@ def demands(device: DeviceConfig, base: Path) -> dict[str, Demand]:
     }
 
 
-def _beside(broker: BrokerConfig, base: Path) -> BrokerConfig:
-    """Resolve the broker's files, which are relative to the config file."""
+def broker_of(device: DeviceConfig, base: Path) -> BrokerConfig:
+    """The device's broker, its files resolved, which are relative to the config file."""
     files = ("password_file", "ca_file", "cert_file", "key_file")
-    written = {name: getattr(broker, name) for name in files}
+    written = {name: getattr(device.broker, name) for name in files}
     found = {
         name: str(document.beside(base, path))
         for name, path in written.items()
         if path and not path.startswith(CREDENTIAL)
     }
-    return msgspec.structs.replace(broker, **found)
+    return msgspec.structs.replace(device.broker, **found)
 
 
 def stop_on_signals() -> threading.Event:

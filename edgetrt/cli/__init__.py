@@ -17,7 +17,9 @@ from edgetrt.cli import (
     bench,
     build,
     check,
+    command,
     demo,
+    demo_update,
     deploy,
     doctor,
     engines,
@@ -46,7 +48,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (
+for one in (
     run.run,
     inspect.inspect,
     check.check,
@@ -58,13 +60,15 @@ for command in (
     doctor.doctor,
     provision.provision,
     demo.demo,
+    demo_update.demo_update,
     up.up,
     status.status,
+    command.command,
     agent.agent,
     runtime.runtime,
     hawkbit.hawkbit,
 ):
-    app.command()(command)
+    app.command()(one)
 app.command(hidden=True)(mender.mender)
 app.add_typer(engines.app, name="engines")
 app.add_typer(power.app, name="power")

@@ -21,6 +21,10 @@ def bench(
     seconds: Annotated[float, typer.Option(min=0.1, max=3600, help="Per measurement.")] = 3.0,
     backend: Annotated[str, typer.Option(help="For a model: auto, onnxruntime …")] = "auto",
     threads: Annotated[int, typer.Option(min=0, help="Of a CPU backend; 0 = its choice.")] = 0,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="agent.yaml of the device whose PIPELINE is measured, by itself."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Measure throughput and latency in trtexec's words, and where a frame's time goes."""
@@ -28,7 +32,9 @@ def bench(
     from edgetrt import measuring
     from edgetrt.cli.output import out, print_json
 
-    measured = measuring.bench(Path(what), source, seconds, configs.backend(backend), threads)
+    measured = measuring.bench(
+        Path(what), source, seconds, configs.backend(backend), threads, config
+    )
     if json:
         print_json(measured)
     else:
