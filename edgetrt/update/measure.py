@@ -11,8 +11,7 @@
 - **p99** is over the single frames of the watch, the newest `MOST_FRAMES` of them, capture to result. A
   99th percentile of few frames is noise: six of 600 frames make it. So the question asked is not "is
   the measured p99 above the limit" but "are more frames above the limit than a true p99 at the limit
-  would give by chance, once in a hundred" (normal approximation of the binomial distribution;
-  https://en.wikipedia.org/wiki/Binomial_proportion_confidence_interval). Few frames make it lenient,
+  would give by chance, once in a hundred" (the binomial distribution's own tail). Few frames make it lenient,
   many make it sharp; a release twice as slow fails with any number. Frames follow each other and are
   not independent, so that a burst of load counts for more than it should: it errs against the release.
 - **Memory** is the runtime's, all pipelines together. It leaks when it has grown by more than
@@ -39,7 +38,7 @@ _LEAK_S = 20.0
 _WAITED, _BUSY = 0.25, 0.9
 _LOST = 0.02
 _AT_RATE = 0.95
-_CHANCE = 2.326  # one in a hundred, one-sided
+_CHANCE = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,9 +107,19 @@ def p99(latencies_ms: Sequence[float]) -> float:
 
 def above(latencies_ms: Sequence[float], limit_ms: float) -> tuple[int, int]:
     """How many frames took longer than a limit, and how many may when the true p99 is there."""
-    count = len(latencies_ms)
-    most = 0.01 * count + _CHANCE * math.sqrt(count * 0.01 * 0.99)
-    return sum(1 for latency in latencies_ms if latency > limit_ms), math.floor(most)
+    over = sum(1 for latency in latencies_ms if latency > limit_ms)
+    return over, by_chance(len(latencies_ms))
+
+
+def by_chance(frames: int) -> int:
+    """So many of `frames` are above their true 99th percentile; more are once in a hundred at most."""
+    count, share = 0, 0.99**frames
+    below = share
+    while 1.0 - below > _CHANCE:
+        count += 1
+        share *= (frames - count + 1) / count * (0.01 / 0.99)
+        below += share
+    return count
 
 
 def leaks(memory_mb: Sequence[float], span_s: float) -> tuple[bool, float]:
