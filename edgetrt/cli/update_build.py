@@ -22,9 +22,10 @@ def build(
 
     The agent has this done before it switches. What was made before is found in the engine cache.
     """
-    from edgetrt import app, releasing
+    from edgetrt import app, children, releasing
     from edgetrt.cli.output import print_json
 
+    children.follow_parent()
     root = (folder or app.updates_dir()).resolve()
     releasing.known(root, digest)
 
