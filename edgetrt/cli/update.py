@@ -12,6 +12,7 @@ from rich.markup import escape
 from edgetrt.cli.output import err, out, print_json
 from edgetrt.cli.runtime import DEFAULT_CONFIG
 from edgetrt.cli.update_build import build
+from edgetrt.cli.update_guard import take_back
 from edgetrt.errors import ConfigError, UpdateError
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Take releases, look at them, take them back.", no_args_is_help=True)
 
 app.command("build")(build)
+app.command("take-back", hidden=True)(take_back)
 
 FolderOption = Annotated[
     Path | None, typer.Option("--folder", help="Folder of updates; default: this device's.")
