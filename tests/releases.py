@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,10 +30,11 @@ def write(
     image = random.uniform(0.8, 1.0, (1, 3, SIZE, SIZE)).astype(np.float32)
     image[:, :, : SIZE // 2] *= 0.1
     session = OnnxRuntimeBackend().load(network, 1)
-    expected = answer(session, {"images": image})
+    expected: dict[str, Any] = answer(session, {"images": image})
     session.close()
     np.savez(folder / "in.npz", images=image)
-    np.savez(folder / "out.npz", **{key: value + wrong for key, value in expected.items()})
+    shifted: dict[str, Any] = {key: value + wrong for key, value in expected.items()}
+    np.savez(folder / "out.npz", **shifted)
     (folder / "tiny.yaml").write_text(
         f"name: {name}\nmodel: tiny.onnx\nsource: '{source}'\nbackend: onnxruntime\nthreads: 1\n"
     )
