@@ -233,6 +233,14 @@ class ControlConfig(Struct, frozen=True):
     unsigned_settings: bool = False
 
 
+class HomeAssistantConfig(Struct, frozen=True):
+    """Announce the device to Home Assistant; `prefix` is that of its MQTT discovery."""
+
+    prefix: Annotated[str, msgspec.Meta(pattern=r"^[\w-]+(/[\w-]+)*\Z", max_length=100)] = (
+        "homeassistant"
+    )
+
+
 class DeviceConfig(Struct, frozen=True):
     """`agent.yaml`: this device. `pipelines` is a folder of pipeline files or a list of files."""
 
@@ -244,6 +252,7 @@ class DeviceConfig(Struct, frozen=True):
     metrics: MetricsConfig = MetricsConfig()
     control: ControlConfig = ControlConfig()
     update: UpdateConfig | None = None
+    home_assistant: HomeAssistantConfig | None = None
     pipelines: tuple[str, ...] = ("pipelines.d",)
 
 

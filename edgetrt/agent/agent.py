@@ -11,7 +11,6 @@ from edgetrt import wire
 from edgetrt.agent import metrics
 from edgetrt.agent.desk import Desk
 from edgetrt.agent.entry import Moment
-from edgetrt.agent.inbound import Handler, Inbound
 from edgetrt.agent.intake import Intake
 from edgetrt.agent.outbox import Outbox
 from edgetrt.agent.remote import Remote
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
     from pathlib import Path
 
+    from edgetrt.agent.home_assistant import HomeAssistant
     from edgetrt.agent.identity import Identity
     from edgetrt.agent.keeper import Store
     from edgetrt.agent.updating import Updating
@@ -179,6 +179,14 @@ class Agent:
             lambda: None if self._updating is None else self._updating.report,
             lambda: (self._remote.control.wanted.generation, self._remote.unsettled()),
         )
+        self._home_assistant = HomeAssistant(
+            config.home_assistant,
+            identity,
+            self._transport,
+            lambda: self._reporter.latest,
+            lambda: self._reporter.demands,
+            self._state_folder,
+        )
         if self._updating is not None:
             self._updating.connect(self._on_update, self._remote.settle, self._on_demands)
 
@@ -191,7 +199,8 @@ class Agent:
         ]
         if self._updating is not None:
             parts.append(self._updating.run())
-        parts.append(Inbound(self._identity.device, self._transport, self._handlers()).run())
+        if not self._home_assistant.idle:
+            parts.append(self._home_assistant.run())
         if self._config.metrics.port is not None:
             parts.append(metrics.serve(self._config.metrics.port, self._metrics))
         return parts
@@ -223,16 +232,11 @@ class Agent:
         self._session.changed.set()
         self._reporter.due.set()
 
-    def _handlers(self) -> dict[str, Handler]:
-        """Who deals with what comes from the broker."""
-        updating, handlers = self._updating, {}
-        if updating is not None:
-            handlers["desired"] = lambda message: updating.take(message.payload)
-        return handlers
-
     def _on_update(self, report: wire.UpdateReport, told: str) -> None:
+        self._reporter.update = report
         if told:
             self._desk.event("update", report.target or report.digest[:16], told)
+            self._reporter.due.set()
         self._session.changed.set()
 
     def _on_settled(self) -> None:
