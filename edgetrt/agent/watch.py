@@ -34,7 +34,8 @@ class Gauge:
     def __init__(self, since_ns: int, engine: str = "", settle_s: float = 0.0) -> None:
         self._since_ns, self._engine, self._settle_ns = since_ns, engine, round(settle_s * 1e9)
         self._begin_ns: int | None = None
-        self._first_ns = self._last_ns = 0
+        self._first_ns: int | None = None
+        self._last_ns = 0
         self._last: PipelineReport | None = None
         self._counts = dict.fromkeys(("done", "read", "dropped", "refused", "restarts"), 0)
         self._latencies: deque[float] = deque(maxlen=MOST_FRAMES)
@@ -50,7 +51,7 @@ class Gauge:
             self._begin_ns = now_ns + self._settle_ns
         if before is not None:
             self._count(before, report)
-        if not self._first_ns and self._begin_ns is not None and now_ns >= self._begin_ns:
+        if self._first_ns is None and self._begin_ns is not None and now_ns >= self._begin_ns:
             self._first_ns = now_ns
             self._counts = {**dict.fromkeys(self._counts, 0), "restarts": self._counts["restarts"]}
 
@@ -64,8 +65,9 @@ class Gauge:
         last = self._last
         if last is None:
             return Seen(silent_s=(now_ns - self._since_ns) * 1e-9)
-        span_s = (self._last_ns - self._first_ns) * 1e-9 if self._first_ns else 0.0
-        counts = self._counts if self._first_ns else {"restarts": self._counts["restarts"]}
+        begun = self._first_ns is not None
+        span_s = (self._last_ns - (self._first_ns or 0)) * 1e-9 if begun else 0.0
+        counts = self._counts if begun else {"restarts": self._counts["restarts"]}
         return Seen(
             state=last.state,
             error=last.error,
@@ -110,7 +112,7 @@ class Watch:
         self._running: dict[str, tuple[Gauge, int]] = {}
         self._windows: dict[str, tuple[Seen, int]] = {}
         self._trial: dict[str, Gauge] = {}
-        self._trial_ns = 0
+        self._trial_ns: int | None = None
         self._memory: list[float] = []
         self._hottest: float | None = None
         self._states: dict[str, tuple[str, str]] = {}
@@ -122,7 +124,7 @@ class Watch:
         with self._lock:
             self._note(report)
             self._turn(report, now_ns)
-            if self._trial_ns:
+            if self._trial_ns is not None:
                 if report.pipeline in self._trial:
                     self._trial[report.pipeline].report(report, now_ns)
                 if report.rss_bytes is not None:
@@ -159,7 +161,7 @@ class Watch:
     def end(self) -> None:
         """The trial is over."""
         with self._lock:
-            self._trial, self._trial_ns, self._memory = {}, 0, []
+            self._trial, self._trial_ns, self._memory = {}, None, []
 
     def trial(self, rates_hz: Mapping[str, float | None]) -> tuple[dict[str, Seen], float]:
         """What was seen since `begin`, and for how long."""
@@ -168,7 +170,8 @@ class Watch:
             seen = {
                 name: gauge.seen(now_ns, rates_hz.get(name)) for name, gauge in self._trial.items()
             }
-            return seen, (now_ns - self._trial_ns) * 1e-9
+            begun_ns = now_ns if self._trial_ns is None else self._trial_ns
+            return seen, (now_ns - begun_ns) * 1e-9
 
     def heat(self, celsius: float | None) -> float | None:
         """Note a temperature; returns the highest since `begin`."""
