@@ -31,11 +31,21 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     with nullcontext() if native else machines.emulated("aarch64"):
         made = machines.make(root, arch="arm64")
         shutil.copy(package, root / "srv")
+        if not native:
+            without_bytecode(made)
         must(made, "apt-get", "update", "-qq")
         apt_get = ("apt-get", "install", "-y", "-qq", "--no-install-recommends")
         must(made, *apt_get, f"/srv/{package.name}")
         yield made
     shutil.rmtree(root)
+
+
+def without_bytecode(machine: Machine) -> None:
+    """Compile no Python when packages are installed: that takes the emulator an hour."""
+    must(machine, "dpkg-divert", "--quiet", "--local", "--rename", "/usr/bin/py3compile")
+    nothing = machine.root / "usr/bin/py3compile"
+    nothing.write_text("#!/bin/sh\n")
+    nothing.chmod(0o755)
 
 
 def test_the_machine_is_of_the_boards_architecture(board: Machine) -> None:

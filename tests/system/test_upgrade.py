@@ -77,6 +77,10 @@ class Device:
         eventually(lambda: self.system.run(*unit) in ("inactive", "failed"))
         return self.system.run(*look)
 
+    def said(self) -> str:
+        """The journal of what judges."""
+        return self.system.run("journalctl", "--unit=edgetrt-upgrade", "--no-pager")
+
     def keeps(self) -> bool:
         """Whether settings and state are what they were."""
         settings = (self.root / "etc/edgetrt/agent.yaml").read_text()
@@ -98,6 +102,7 @@ def test_an_upgrade_starts_the_new_version_and_keeps_settings_and_state(device: 
     device.install(device.package("0.9.1"))
 
     assert device.judged() == "success"
+    assert "edgetrt 0.9.1 came up" in device.said()
     assert device.version() == "0.9.1 installed"
     eventually(lambda: device.system.is_active("runtime"))
     after = [device.system.show("MainPID", unit) for unit in ("agent", "runtime")]
@@ -119,8 +124,7 @@ def test_a_version_whose_agent_does_not_come_up_gives_way_to_the_one_before(
     assert device.system.run("edgetrt", "--version") == "edgetrt 0.9.1"
     eventually(lambda: device.system.is_active("agent") and device.system.is_active("runtime"))
     assert device.keeps()
-    said = device.system.run("journalctl", "--unit=edgetrt-upgrade", "--no-pager")
-    assert "edgetrt 0.9.2 did not come up: 0.9.1 is back" in said
+    assert "edgetrt 0.9.2 did not come up: 0.9.1 is back" in device.said()
 
 
 def test_an_upgrade_that_lost_power_is_taken_back_by_the_next_boot(device: Device) -> None:
