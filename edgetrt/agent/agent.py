@@ -11,6 +11,7 @@ from edgetrt import wire
 from edgetrt.agent import metrics
 from edgetrt.agent.desk import Desk
 from edgetrt.agent.entry import Moment
+from edgetrt.agent.home_assistant import HomeAssistant
 from edgetrt.agent.intake import Intake
 from edgetrt.agent.outbox import Outbox
 from edgetrt.agent.remote import Remote
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
     from pathlib import Path
 
-    from edgetrt.agent.home_assistant import HomeAssistant
     from edgetrt.agent.identity import Identity
     from edgetrt.agent.keeper import Store
     from edgetrt.agent.updating import Updating
