@@ -100,6 +100,11 @@ class Answering:
         self._working: dict[str, asyncio.Task[None]] = {}
         self._replies: set[asyncio.Task[None]] = set()
 
+    @property
+    def working(self) -> bool:
+        """Whether anything is being done, or answered."""
+        return bool(self._working or self._replies)
+
     def take(self, message: Message) -> None:
         """Take a message from `cmd`; returns at once.
 
