@@ -46,7 +46,7 @@ def test_the_demo_sets_itself_up_and_finds_people(machine: Machine) -> None:
 def test_the_tests_set_themselves_up_and_pass(machine: Machine) -> None:
     home = machine.clone(REPOSITORY)
 
-    done = machine.run("./scripts/test", "-q", folder=home)
+    done = machine.run("./scripts/test", "-q", "-r", "fE", folder=home)
 
     assert done.returncode == 0, done.stdout[-8000:]
 
