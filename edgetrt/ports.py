@@ -117,8 +117,8 @@ class Backend(Protocol):
 class Device(Protocol):
     """One GPU, through its primary context. Every adapter gives handles as plain ints.
 
-    A thread makes the context its own with `push` and gives it back with `pop`, around every use;
-    pairs may be nested. All failures raise CudaError with CUDA's own name of the status.
+    A thread makes the context its own with `push` and gives it back with `pop`, around every use but
+    those that say otherwise; pairs may be nested. All failures raise CudaError with CUDA's own name of the status.
     """
 
     @property
@@ -197,7 +197,7 @@ class Stream(Protocol):
         """Queue a copy from the device to page-locked host memory."""
 
     def record(self, event: Event) -> None:
-        """Let the event happen when everything queued so far is done."""
+        """Let the event happen when everything queued so far is done; wants no `push`."""
 
     def follow(self, event: Event) -> None:
         """Queue nothing more before the event has happened."""
@@ -220,7 +220,10 @@ class Event(Protocol):
     """A point in a stream."""
 
     def wait(self) -> None:
-        """Sleep until it has happened."""
+        """Sleep until it has happened; wants no `push`."""
+
+    def done(self) -> bool:
+        """Say at once whether it has happened; wants no `push`."""
 
     def since(self, start: Event) -> float:
         """Milliseconds from `start` to this one; both made with `timing`, both over."""
@@ -233,7 +236,7 @@ class Graph(Protocol):
     """Captured work, replayed as a whole."""
 
     def launch(self, stream: Stream) -> None:
-        """Queue it."""
+        """Queue it; wants no `push`."""
 
     def close(self) -> None:
         """Free it; may be called twice."""

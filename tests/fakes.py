@@ -229,9 +229,12 @@ class FakeDevice:
         """Contexts pushed in this thread."""
         return getattr(self._threads, "depth", 0)
 
-    def check(self, what: str) -> None:
+    def alive(self, what: str) -> None:
         if self.lost:
             raise CudaError(f"{what}: {self.lost}", "", self.lost, fatal=True)
+
+    def check(self, what: str) -> None:
+        self.alive(what)
         if not self.depth:
             status = "CUDA_ERROR_INVALID_CONTEXT"
             raise CudaError(f"{what}: {status}", "", status)
@@ -331,8 +334,9 @@ class FakeStream(FakeHandle):
         self.add(lambda: ctypes.memmove(array.ctypes.data, pointer, array.nbytes))
 
     def record(self, event: FakeEvent) -> None:
+        self.device.alive("recording an event")
         event.stream, event.over = self, False
-        self.add(event.happen)
+        self.queue.append(event.happen)
 
     def follow(self, event: FakeEvent) -> None:
         self.add(event.wait)
@@ -362,6 +366,7 @@ class FakeEvent(FakeHandle):
         super().__init__(device)
         self.stream: FakeStream | None = None
         self.over = True
+        self.looks = 0
         self.at_ms = 0.0
 
     def happen(self) -> None:
@@ -370,9 +375,17 @@ class FakeEvent(FakeHandle):
         self.at_ms = self.device.now_ms
 
     def wait(self) -> None:
-        self.device.check("waiting for an event")
+        self.device.alive("waiting for an event")
         while not self.over and self.stream is not None:
             self.stream.queue.pop(0)()
+
+    def done(self) -> bool:
+        """The second look finds it done, so that tests see both answers."""
+        self.device.alive("asking for an event")
+        self.looks += 1
+        if self.looks % 2 == 0:
+            self.wait()
+        return self.over
 
     def since(self, start: FakeEvent) -> float:
         return self.at_ms - start.at_ms
@@ -386,9 +399,9 @@ class FakeGraph(FakeHandle):
         self.work = work
 
     def launch(self, stream: FakeStream) -> None:
+        self.device.alive("launching a graph")
         self.device.launches += 1
-        for piece in self.work:
-            stream.add(piece)
+        stream.queue.extend(self.work)
 
 
 class FakeModule(FakeHandle):

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetrt.errors import CudaError
-from edgetrt.gpu import bindings, graphs
+from edgetrt.gpu import bindings, driver, graphs
 from edgetrt.gpu.bindings import call
 from edgetrt.gpu.status import cuda_error, mebibytes
 from edgetrt.types import DeviceInfo
@@ -23,11 +23,10 @@ if TYPE_CHECKING:
 
 
 class _Contexts(threading.local):
-    """What this thread has pushed, and what is current in the driver."""
+    """What this thread has pushed."""
 
     def __init__(self) -> None:
         self.pushed: list[CudaPythonDevice] = []
-        self.current: CudaPythonDevice | None = None
 
 
 _here = _Contexts()
@@ -50,6 +49,8 @@ class CudaPythonDevice:
         self._context = call(
             f"opening the context of GPU {ordinal}", cu.cuDevicePrimaryCtxRetain, self._ordinal
         )
+        self._handle = int(self._context)
+        self._driver = driver.load()
         self._open = True
         self.info = self._describe()
         self.push()
@@ -62,7 +63,7 @@ class CudaPythonDevice:
 
     def push(self) -> None:
         """Make the context current in this thread."""
-        self._take()
+        self._driver.enter(self._handle)
         _here.pushed.append(self)
 
     def pop(self) -> None:
@@ -75,13 +76,7 @@ class CudaPythonDevice:
             raise cuda_error("leaving the GPU's context", "CUDA_ERROR_INVALID_CONTEXT")
         _here.pushed.pop()
         if _here.pushed:
-            _here.pushed[-1]._take()
-
-    def _take(self) -> None:
-        if _here.current is not self:
-            take = self._cu.cuCtxSetCurrent if _here.current else self._cu.cuCtxPushCurrent
-            call("taking the GPU's context", take, self._context)
-            _here.current = self
+            self._driver.enter(_here.pushed[-1]._handle)
 
     def memory(self) -> tuple[int, int]:
         """Free and total bytes."""
@@ -116,14 +111,11 @@ class CudaPythonDevice:
         cut = min(max(priority, self._greatest), self._least)
         flag = int(self._cu.CUstream_flags.CU_STREAM_NON_BLOCKING)
         handle = call("opening a stream", self._cu.cuStreamCreateWithPriority, flag, cut)
-        return CudaStream(self._cu, handle)
+        return CudaStream(self._cu, handle, self._driver, self._handle)
 
-    def event(self, *, timing: bool = False, spin: bool = False) -> CudaEvent:
+    def event(self, *, timing: bool = False, spin: bool = False) -> driver.DriverEvent:
         """Make an event whose waiters sleep or spin."""
-        kinds = self._cu.CUevent_flags
-        flags = 0 if spin else int(kinds.CU_EVENT_BLOCKING_SYNC)
-        flags |= 0 if timing else int(kinds.CU_EVENT_DISABLE_TIMING)
-        return CudaEvent(self._cu, call("making an event", self._cu.cuEventCreate, flags))
+        return driver.DriverEvent(self._driver, self._handle, timing=timing, spin=spin)
 
     def module(self, image: bytes) -> CudaModule:
         """Load a cubin or PTX."""
@@ -133,9 +125,7 @@ class CudaPythonDevice:
         """Let go of the primary context; may be called twice."""
         if self._open:
             self._open = False
-            if _here.current is self:
-                _here.current = None
-                call("leaving the GPU's context", self._cu.cuCtxSetCurrent, 0)
+            self._driver.leave(self._handle)
             call("closing the GPU", self._cu.cuDevicePrimaryCtxRelease, self._ordinal)
 
     def _with_memory(self, error: CudaError, what: str) -> CudaError:
@@ -202,8 +192,9 @@ class HostBuffer:
 class CudaStream:
     """Work in order."""
 
-    def __init__(self, cu: Any, raw: Any) -> None:
+    def __init__(self, cu: Any, raw: Any, library: driver.Driver, context: int) -> None:
         self._cu = cu
+        self._driver, self._context = library, context
         self.raw = raw
         self.handle = int(raw)
 
@@ -233,15 +224,15 @@ class CudaStream:
 
     def record(self, event: Event) -> None:
         """Let the event happen when everything queued so far is done."""
-        call("recording an event", self._cu.cuEventRecord, _own(event), self.raw)
+        driver.own(event).record(self.handle)
 
     def follow(self, event: Event) -> None:
         """Queue nothing more before the event has happened."""
-        call("ordering two streams", self._cu.cuStreamWaitEvent, self.raw, _own(event), 0)
+        driver.own(event).hold(self.handle)
 
     def capture(self, enqueue: Callable[[], None]) -> graphs.CapturedGraph:
         """Record what `enqueue` queues."""
-        return graphs.capture(self.handle, enqueue)
+        return graphs.capture(self._driver, self._context, self.handle, enqueue)
 
     def synchronize(self) -> None:
         """Wait for everything queued so far."""
@@ -252,35 +243,6 @@ class CudaStream:
         raw, self.raw = self.raw, None
         if raw is not None:
             call("closing a stream", self._cu.cuStreamDestroy, raw)
-
-
-class CudaEvent:
-    """A point in a stream."""
-
-    def __init__(self, cu: Any, raw: Any) -> None:
-        self._cu = cu
-        self.raw = raw
-
-    def wait(self) -> None:
-        """Sleep until it has happened."""
-        call("waiting for the GPU", self._cu.cuEventSynchronize, self.raw)
-
-    def since(self, start: Event) -> float:
-        """Milliseconds from `start` to this one."""
-        return float(call("reading a time", self._cu.cuEventElapsedTime, _own(start), self.raw))
-
-    def close(self) -> None:
-        """Free it; may be called twice."""
-        raw, self.raw = self.raw, None
-        if raw is not None:
-            call("freeing an event", self._cu.cuEventDestroy, raw)
-
-
-def _own(event: Event) -> Any:
-    """The driver's handle inside an event of this adapter."""
-    if not isinstance(event, CudaEvent):
-        raise CudaError(f"an event of another library ({type(event).__name__}) for cuda-python")
-    return event.raw
 
 
 class CudaModule:

@@ -1,4 +1,4 @@
-"""CUDA graphs through cuda-python, on streams of any library: handles are ints.
+"""CUDA graphs on streams of any library: handles are ints, and the driver is asked directly.
 
 A graph replays what was captured with the addresses of that moment, in one launch. Capture after one
 ordinary run, which lets libraries allocate what they need; nothing may be allocated while capturing.
@@ -6,85 +6,73 @@ ordinary run, which lets libraries allocate what they need; nothing may be alloc
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import ctypes
+from typing import TYPE_CHECKING
 
 from edgetrt.errors import CudaError
-from edgetrt.gpu import bindings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from edgetrt.gpu.driver import Driver
     from edgetrt.ports import Stream
 
-
-def missing() -> str:
-    """Why there are no graphs in this environment; empty when there are."""
-    try:
-        bindings.load("driver")
-    except CudaError as error:
-        return error.message
-    return ""
+_THREAD_LOCAL = 1
+"""CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: what other threads do meanwhile is left alone."""
 
 
 class CapturedGraph:
     """An instantiated graph."""
 
-    def __init__(self, handle: Any) -> None:
-        self._handle: Any | None = handle
-        self._driver = bindings.load("driver")
-        self._streams: dict[int, Any] = {}
+    def __init__(self, driver: Driver, context: int, handle: int) -> None:
+        self._driver, self._context, self._handle = driver, context, handle
 
     def launch(self, stream: Stream) -> None:
-        """Queue it."""
-        handle = stream.handle
-        known = self._streams.get(handle)
-        if known is None:
-            known = self._streams[handle] = self._driver.CUstream(handle)
-        bindings.call("launching a graph", self._driver.cuGraphLaunch, self._handle, known)
+        """Queue it; one call, which keeps the interpreter."""
+        self._driver.enter(self._context)
+        status = self._driver.cu.cuGraphLaunch(self._handle, stream.handle)
+        if status:
+            self._driver.check("launching a graph", status)
 
     def close(self) -> None:
         """Free it; may be called twice."""
-        handle, self._handle = self._handle, None
-        if handle is not None:
-            bindings.call("freeing a graph", self._driver.cuGraphExecDestroy, handle)
+        handle, self._handle = self._handle, 0
+        if handle:
+            self._driver.check("freeing a graph", self._driver.cu.cuGraphExecDestroy(handle))
 
 
-def capture(handle: int, enqueue: Callable[[], None]) -> CapturedGraph:
-    """Record what `enqueue` queues on the stream, in a mode that leaves other threads alone.
+def capture(
+    driver: Driver, context: int, stream: int, enqueue: Callable[[], None]
+) -> CapturedGraph:
+    """Record what `enqueue` queues on the stream.
 
     Raises:
         CudaError: it cannot be captured; the stream is usable again.
     """
-    driver = bindings.load("driver")
-    stream = driver.CUstream(handle)
-    mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
-    bindings.call("starting a capture", driver.cuStreamBeginCapture, stream, mode)
+    cu, check = driver.cu, driver.check
+    check("starting a capture", cu.cuStreamBeginCapture_v2(stream, _THREAD_LOCAL))
     try:
         enqueue()
     except BaseException:
         _abandon(driver, stream)
         raise
-    graph = bindings.call("ending a capture", driver.cuStreamEndCapture, stream)
+    graph, executable = ctypes.c_void_p(), ctypes.c_void_p()
+    check("ending a capture", cu.cuStreamEndCapture(stream, ctypes.byref(graph)))
     try:
-        instantiated = bindings.call(
-            "instantiating a graph", driver.cuGraphInstantiate, graph, *_no_flags(driver)
-        )
+        status = cu.cuGraphInstantiateWithFlags(ctypes.byref(executable), graph, 0)
+        check("instantiating a graph", status)
     finally:
-        bindings.call("freeing a captured graph", driver.cuGraphDestroy, graph)
-    return CapturedGraph(instantiated)
+        check("freeing a captured graph", cu.cuGraphDestroy(graph))
+    return CapturedGraph(driver, context, executable.value or 0)
 
 
-def _abandon(driver: Any, stream: Any) -> None:
+def _abandon(driver: Driver, stream: int) -> None:
     """Leave capture mode after a failure; the graph that comes out, if any, is worth nothing."""
+    graph = ctypes.c_void_p()
     try:
-        graph = bindings.call("ending a capture", driver.cuStreamEndCapture, stream)
-        if int(graph):
-            bindings.call("freeing a captured graph", driver.cuGraphDestroy, graph)
+        driver.check("ending a capture", driver.cu.cuStreamEndCapture(stream, ctypes.byref(graph)))
+        if graph.value:
+            driver.check("freeing a captured graph", driver.cu.cuGraphDestroy(graph))
     except CudaError as error:
         if error.fatal:
             raise
-
-
-def _no_flags(driver: Any) -> tuple[object, ...]:
-    """CUDA 11's instantiate takes a log buffer where later ones take flags."""
-    return (0,) if driver.CUDA_VERSION >= 12000 else (b"", 0)

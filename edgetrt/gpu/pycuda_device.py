@@ -1,4 +1,4 @@
-"""The device port over PyCUDA. Graphs come from cuda-python, on the same handles.
+"""The device port over PyCUDA. Events and graphs go past it, straight to the driver.
 
 PyCUDA keeps a stack of contexts per thread and aborts the process when a thread ends with one pushed:
 `push` and `pop` around every use keep it empty. It opens all streams with the default priority.
@@ -6,6 +6,7 @@ PyCUDA keeps a stack of contexts per thread and aborts the process when a thread
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetrt.errors import CudaError
-from edgetrt.gpu import graphs
+from edgetrt.gpu import driver, graphs
 from edgetrt.gpu.status import cuda_error, mebibytes, status_of
 from edgetrt.types import DeviceInfo
 
@@ -29,7 +30,7 @@ def _library() -> Any:
     except ImportError as error:
         raise CudaError(
             f"PyCUDA cannot be imported: {error}",
-            "Install `pycuda`; it is built on the device and needs CUDA's headers and nvcc.",
+            "Build it with `sudo edgetrt setup pycuda`; that needs CUDA's headers and nvcc.",
         ) from error
     return pycuda.driver
 
@@ -41,6 +42,15 @@ def _told(cu: Any, what: str) -> Iterator[None]:
         yield
     except cu.Error as error:
         raise cuda_error(what, status_of(str(error)), str(error)) from error
+
+
+class _Pushed(threading.local):
+    """How often this thread has pushed."""
+
+    depth = 0
+
+
+_here = _Pushed()
 
 
 class PyCudaDevice:
@@ -56,18 +66,28 @@ class PyCudaDevice:
             self._cu.init()
             device = self._cu.Device(ordinal)
             self._context: Any = device.retain_primary_context()
+        self._handle = int(self._context.handle)
+        self._driver = driver.load()
         self._open = True
         self.info = self._describe(device)
 
     def push(self) -> None:
-        """Make the context current in this thread."""
+        """Make the context current in this thread.
+
+        PyCUDA keeps a stack of its own, which must be empty when the thread ends. The driver's context
+        below it stays (`enter`), for the calls of every frame, which go past PyCUDA.
+        """
+        if not _here.depth:
+            self._driver.enter(self._handle)
         with _told(self._cu, "taking the GPU's context"):
             self._context.push()
+        _here.depth += 1
 
     def pop(self) -> None:
         """Take back the last `push` of this thread."""
         with _told(self._cu, "leaving the GPU's context"):
             self._cu.Context.pop()
+        _here.depth -= 1
 
     def memory(self) -> tuple[int, int]:
         """Free and total bytes."""
@@ -102,15 +122,11 @@ class PyCudaDevice:
     def stream(self, priority: int = 0) -> PyCudaStream:
         """Open a non-blocking stream; PyCUDA knows one priority only."""
         with _told(self._cu, "opening a stream"):
-            return PyCudaStream(self._cu, self._cu.Stream(1))
+            return PyCudaStream(self._cu, self._cu.Stream(1), self._driver, self._handle)
 
-    def event(self, *, timing: bool = False, spin: bool = False) -> PyCudaEvent:
+    def event(self, *, timing: bool = False, spin: bool = False) -> driver.DriverEvent:
         """Make an event whose waiters sleep or spin."""
-        kinds = self._cu.event_flags
-        flags = int(0 if spin else kinds.BLOCKING_SYNC)
-        flags |= int(0 if timing else kinds.DISABLE_TIMING)
-        with _told(self._cu, "making an event"):
-            return PyCudaEvent(self._cu, self._cu.Event(flags))
+        return driver.DriverEvent(self._driver, self._handle, timing=timing, spin=spin)
 
     def module(self, image: bytes) -> PyCudaModule:
         """Load a cubin or PTX."""
@@ -121,6 +137,7 @@ class PyCudaDevice:
         """Let go of the primary context; may be called twice."""
         if self._open:
             self._open = False
+            self._driver.leave(self._handle)
             with _told(self._cu, "closing the GPU"):
                 self._context.detach()
 
@@ -139,7 +156,6 @@ class PyCudaDevice:
                 tuple(device.compute_capability()),
                 (version // 1000, version % 1000 // 10),
                 bool(device.get_attribute(self._cu.device_attribute.INTEGRATED)),
-                graphs.missing(),
             )
 
 
@@ -180,8 +196,9 @@ class HostBuffer:
 class PyCudaStream:
     """Work in order."""
 
-    def __init__(self, cu: Any, raw: Any) -> None:
+    def __init__(self, cu: Any, raw: Any, library: driver.Driver, context: int) -> None:
         self._cu = cu
+        self._driver, self._context = library, context
         self.raw = raw
         self.handle = int(raw.handle)
 
@@ -197,17 +214,15 @@ class PyCudaStream:
 
     def record(self, event: Event) -> None:
         """Let the event happen when everything queued so far is done."""
-        with _told(self._cu, "recording an event"):
-            _own(event).record(self.raw)
+        driver.own(event).record(self.handle)
 
     def follow(self, event: Event) -> None:
         """Queue nothing more before the event has happened."""
-        with _told(self._cu, "ordering two streams"):
-            self.raw.wait_for_event(_own(event))
+        driver.own(event).hold(self.handle)
 
     def capture(self, enqueue: Callable[[], None]) -> graphs.CapturedGraph:
         """Record what `enqueue` queues."""
-        return graphs.capture(self.handle, enqueue)
+        return graphs.capture(self._driver, self._context, self.handle, enqueue)
 
     def synchronize(self) -> None:
         """Wait for everything queued so far."""
@@ -217,35 +232,6 @@ class PyCudaStream:
     def close(self) -> None:
         """Free it; may be called twice."""
         self.raw = None
-
-
-class PyCudaEvent:
-    """A point in a stream."""
-
-    def __init__(self, cu: Any, raw: Any) -> None:
-        self._cu = cu
-        self.raw = raw
-
-    def wait(self) -> None:
-        """Sleep until it has happened."""
-        with _told(self._cu, "waiting for the GPU"):
-            self.raw.synchronize()
-
-    def since(self, start: Event) -> float:
-        """Milliseconds from `start` to this one."""
-        with _told(self._cu, "reading a time"):
-            return float(self.raw.time_since(_own(start)))
-
-    def close(self) -> None:
-        """Free it; may be called twice."""
-        self.raw = None
-
-
-def _own(event: Event) -> Any:
-    """PyCUDA's object inside an event of this adapter."""
-    if not isinstance(event, PyCudaEvent):
-        raise CudaError(f"an event of another library ({type(event).__name__}) on a PyCUDA stream")
-    return event.raw
 
 
 class PyCudaModule:
