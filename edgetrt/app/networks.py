@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from edgetrt.engine.active import Active, Record
     from edgetrt.engine.manifest import Engine
     from edgetrt.engine.recipe import Recipe
-    from edgetrt.ports import Backend, Device
+    from edgetrt.ports import Backend, Device, Module
     from edgetrt.runtime.network import Input, Network
     from edgetrt.runtime.reading import Reading
     from edgetrt.types import Shape
@@ -51,32 +51,56 @@ def tensorrt_backend(core: int | None = None) -> TensorRtBackend:
 
 
 def on_gpu(device: Device, reading: Reading) -> Callable[[Any], Input]:
-    """Preprocessing on the GPU, ahead of the engine and in the same graph.
+    """Preprocessing on the GPU, ahead of the engine and in the same graph; behind it, a large head's filter.
 
     Raises:
         CudaError: there is no compiler for its kernel, or the GPU refuses it.
     """
-    from edgetrt.gpu import compile as kernels
     from edgetrt.gpu.layout import target
     from edgetrt.gpu.preprocess import GpuPreprocessor
 
     config = reading.recipe.config.preprocess
-    major, minor = device.info.compute_capability
-    device.push()
-    try:
-        code = kernels.load("preprocess", major * 10 + minor, cache_dir() / "kernels")
-        module = device.module(code)
-    finally:
-        device.pop()
+    module, detect = _kernels(device, "preprocess"), _kernels(device, "detect")
+    head = reading.filterable
 
     def attach(session: DeviceSession) -> Input:
         (spec,) = session.inputs
         into = target(spec, session.pointer(spec.name), config)
         preprocessor = GpuPreprocessor(device, module, into, config)
         session.lead(spec.name, preprocessor)
+        if head is not None:
+            filter_head(device, detect, session, *head)
         return preprocessor
 
     return attach
+
+
+def filter_head(
+    device: Device, module: Module, session: DeviceSession, name: str, limit: float
+) -> None:
+    """Let the GPU leave of a detection head what reaches the limit, where the head is large enough."""
+    from edgetrt.gpu.detect import CandidateFilter, pays
+
+    spec = next(s for s in session.outputs if s.name == name)
+    if pays(spec):
+        pointer = session.pointer(name)
+        device.push()
+        try:
+            session.trail(name, CandidateFilter(device, module, spec, pointer, limit))
+        finally:
+            device.pop()
+
+
+def _kernels(device: Device, name: str) -> Module:
+    from edgetrt.gpu import compile as kernels
+
+    major, minor = device.info.compute_capability
+    device.push()
+    try:
+        code = kernels.load(name, major * 10 + minor, cache_dir() / "kernels")
+        return device.module(code)
+    finally:
+        device.pop()
 
 
 def _plan_network(

@@ -1,17 +1,21 @@
 """A session over any engine that runs on a CUDA stream: buffers, order, graphs, waiting.
 
 The backend brings the engine as an `Execution`; everything about the GPU goes through the `Device` port.
-A frame is: what leads (the fused preprocessing, or copies in) - the engine - copies out - an event.
-After a first ordinary run all of it is captured into one CUDA graph, where that is allowed.
+A frame is: what leads (the fused preprocessing, or copies in) - the engine - what trails (a filter, or
+copies out) - an event. After a first ordinary run all of it is captured into one CUDA graph, where that
+is allowed.
 """
 
 from __future__ import annotations
 
 import logging
+import os
+import time
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from edgetrt.backends.rhythm import CONTENDED_NS, PATIENCE_NS, Rhythm
 from edgetrt.errors import CudaError, InferenceError
 
 if TYPE_CHECKING:
@@ -20,15 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from edgetrt.ports import (
-        Clock,
-        Device,
-        DeviceBuffer,
-        Graph,
-        HostBuffer,
-        OverlappingSession,
-        Stream,
-    )
+    from edgetrt.ports import Device, DeviceBuffer, Graph, HostBuffer, Stream
     from edgetrt.types import TensorSpec
 
 log = logging.getLogger(__name__)
@@ -79,6 +75,19 @@ class Leading(Protocol):
         """Queue it."""
 
 
+class Trailing(Protocol):
+    """Work that reads an output on the device behind the engine, in place of a copy of the whole."""
+
+    def enqueue(self, stream: Stream) -> None:
+        """Queue it."""
+
+    def read(self) -> NDArray[np.generic]:
+        """What it found, once the stream has got past it."""
+
+    def close(self) -> None:
+        """Free what it holds; may be called twice."""
+
+
 @dataclass(frozen=True)
 class SessionOptions:
     """How a session uses the GPU.
@@ -88,7 +97,8 @@ class SessionOptions:
             to and from device memory. `choose_memory` measures which is faster.
         graphs: capture frames into CUDA graphs.
         priority: of the stream; lower goes first.
-        spin: wait for the GPU on the processor; quicker by a wake-up, at the cost of a core.
+        spin: wait for the GPU on the processor all the time; quicker by a wake-up, at the cost of a core.
+            Without it a thread sleeps until shortly before the frame's usual end (`rhythm`).
     """
 
     memory: Memory = "copied"
@@ -116,10 +126,12 @@ class DeviceSession:
         self._host: dict[str, HostBuffer] = {}
         self._on_device: dict[str, DeviceBuffer] = {}
         self._leading: dict[str, Leading] = {}
+        self._trailing: dict[str, Trailing] = {}
+        self._rhythm = Rhythm()
         self._graphs: dict[tuple[int, ...], Graph] = {}
         self._warm: set[tuple[int, ...]] = set()
         self._closers: list[Callable[[], None]] = []
-        self._running = False
+        self._running, self._started = False, 0
         refusal = device.info.graphs or execution.no_graph
         self.graph_status = refusal if self._options.graphs else "switched off"
         device.push()
@@ -131,7 +143,8 @@ class DeviceSession:
         finally:
             device.pop()
         self.buffers = MappingProxyType({s.name: self._host[s.name].array for s in self.inputs})
-        self._answers = MappingProxyType({s.name: self._host[s.name].array for s in self.outputs})
+        self._found = {s.name: self._host[s.name].array for s in self.outputs}
+        self._answers = MappingProxyType(self._found)
 
     def infer(self) -> Mapping[str, NDArray[np.generic]]:
         """Run once; the views stay valid until the next inference."""
@@ -140,36 +153,31 @@ class DeviceSession:
 
     def start(self) -> None:
         """Queue one frame and return."""
-        self._device.push()
-        try:
-            key = tuple(leading.key for leading in self._leading.values())
-            graph = self._graphs.get(key)
-            if graph is None and key in self._warm and not self.graph_status:
-                graph = self._capture(key)
-            if graph is not None:
-                graph.launch(self._stream)
-            else:
-                self._enqueue()
-                self._warm.add(key)
-            self._stream.record(self._done)
-            self._running = True
-        finally:
-            self._device.pop()
+        self._started = time.monotonic_ns()
+        key = tuple([leading.key for leading in self._leading.values()])
+        graph = self._graphs.get(key)
+        if graph is None:
+            graph = self._first(key)
+        if graph is not None:
+            graph.launch(self._stream)
+        self._stream.record(self._done)
+        self._running = True
 
     def wait(self) -> Mapping[str, NDArray[np.generic]]:
         """Sleep until the frame is done."""
-        self._device.push()
-        try:
+        if self._options.spin or not self._rhythm.look_out():
             self._done.wait()
-            self._running = False
-        finally:
-            self._device.pop()
+        else:
+            self._look_out()
+        self._running = False
+        for name, trailing in self._trailing.items():
+            self._found[name] = trailing.read()
         return self._answers
 
     def pointer(self, name: str) -> int:
-        """Device address from which the engine reads an input that `lead` fills."""
+        """Device address of an input that `lead` fills, or of an output that `trail` reads."""
         if name not in self._on_device:
-            spec = next(s for s in self.inputs if s.name == name)
+            spec = next(s for s in (*self.inputs, *self.outputs) if s.name == name)
             self._device.push()
             try:
                 self._move_in(spec, self._device.buffer(self._host[spec.name].array.nbytes))
@@ -181,6 +189,15 @@ class DeviceSession:
         """Let `leading` fill an input on the device, in place of what `buffers` hold."""
         self.pointer(name)
         self._leading[name] = leading
+
+    def trail(self, name: str, trailing: Trailing) -> None:
+        """Let `trailing` read an output on the device: what it finds takes the output's place in answers.
+
+        The session closes it.
+        """
+        self.pointer(name)
+        self._trailing[name] = trailing
+        self._closers.append(trailing.close)
 
     def twin(self) -> DeviceSession:
         """Another context, stream and buffers over the same engine."""
@@ -198,6 +215,32 @@ class DeviceSession:
             self._free()
         finally:
             self._device.pop()
+
+    def _look_out(self) -> None:
+        """Sleep until shortly before the frame's usual end, then ask for a while; see `rhythm`."""
+        done, rhythm = self._done.done, self._rhythm
+        if done():
+            return
+        now = time.monotonic_ns()
+        nap_ns = rhythm.sleep_ns(now - self._started)
+        if nap_ns:
+            time.sleep(nap_ns / 1e9)
+            if done():
+                rhythm.overslept()
+                return
+            now = time.monotonic_ns()
+        end = now + PATIENCE_NS
+        while not done():
+            before = now
+            os.sched_yield()  # lets go of the interpreter too
+            now = time.monotonic_ns()
+            if now - before > CONTENDED_NS:
+                rhythm.give_way()
+                end = now
+            if now >= end:
+                self._done.wait()
+                now = time.monotonic_ns()
+        rhythm.learn(now - self._started)
 
     def _allocate(self) -> None:
         self._closers.append(self._execution.close)
@@ -230,8 +273,25 @@ class DeviceSession:
                 stream.copy_in(on_device[spec.name].pointer, self._host[spec.name].array)
         self._execution.enqueue(stream.handle)
         for spec in self.outputs:
-            if spec.name in on_device:
+            trailing = self._trailing.get(spec.name)
+            if trailing is not None:
+                trailing.enqueue(stream)
+            elif spec.name in on_device:
                 stream.copy_out(self._host[spec.name].array, on_device[spec.name].pointer)
+
+    def _first(self, key: tuple[int, ...]) -> Graph | None:
+        """Queue a frame of a kind that has no graph; the second one is captured instead and given back."""
+        self._device.push()
+        try:
+            if key in self._warm and not self.graph_status:
+                graph = self._capture(key)
+                if graph is not None:
+                    return graph
+            self._enqueue()
+            self._warm.add(key)
+            return None
+        finally:
+            self._device.pop()
 
     def _capture(self, key: tuple[int, ...]) -> Graph | None:
         """Record a frame; on failure say why once and go on without graphs."""
@@ -258,41 +318,3 @@ class DeviceSession:
                 if not error.fatal:
                     raise
                 log.warning("could not be freed: %s", error.message)
-
-
-@dataclass(frozen=True)
-class MemoryChoice:
-    """What a measurement of both kinds of memory said, for the engine's manifest."""
-
-    memory: Memory
-    mapped_ms: float
-    copied_ms: float
-
-
-def choose_memory(
-    load: Callable[[Memory], OverlappingSession], clock: Clock, frames: int = 50
-) -> MemoryChoice:
-    """Run an engine with mapped and with copied buffers, and take the faster (copied when equal).
-
-    Args:
-        load: opens the engine with the kind of memory; what it returns is closed here.
-        clock: time.
-        frames: timed inferences of each; the median counts.
-    """
-
-    def median_ms(memory: Memory) -> float:
-        session = load(memory)
-        try:
-            for _ in range(3):
-                session.infer()
-            times = []
-            for _ in range(frames):
-                start = clock.monotonic_ns()
-                session.infer()
-                times.append(clock.monotonic_ns() - start)
-        finally:
-            session.close()
-        return sorted(times)[len(times) // 2] / 1e6
-
-    copied, mapped = median_ms("copied"), median_ms("mapped")
-    return MemoryChoice("mapped" if mapped < copied else "copied", mapped, copied)

@@ -6,7 +6,6 @@ For a head of 84×8400 values that is a few kilobytes in place of 2.7 MB, and no
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,12 +14,12 @@ from numpy.typing import NDArray
 from edgetrt.errors import ModelError
 
 if TYPE_CHECKING:
-    from edgetrt.ports import Device, Module, Stream
+    from edgetrt.ports import Device, DeviceBuffer, Module, Stream
     from edgetrt.types import TensorSpec
 
 BLOCK = 64
 
-_FOUND = np.dtype(
+FOUND = np.dtype(
     [
         ("box", np.float32, 4),
         ("score", np.float32),
@@ -29,6 +28,8 @@ _FOUND = np.dtype(
         ("spare", np.int32),
     ]
 )
+"""A candidate: box as the head has it (centre x, centre y, width, height, in pixels of the tensor), best
+score (NaN where one of its scores was not finite), class, and column of the head."""
 
 
 class _Params(ctypes.Structure):
@@ -36,8 +37,9 @@ class _Params(ctypes.Structure):
 
     _fields_ = (
         ("head", ctypes.c_uint64),
-        ("count", ctypes.c_uint64),
+        ("counters", ctypes.c_uint64),
         ("found", ctypes.c_uint64),
+        ("passed", ctypes.c_uint64),
         ("classes", ctypes.c_int),
         ("candidates", ctypes.c_int),
         ("capacity", ctypes.c_int),
@@ -45,23 +47,18 @@ class _Params(ctypes.Structure):
     )
 
 
-@dataclass(frozen=True)
-class Candidates:
-    """What passed the filter in one image, in the head's order.
+PAYS_FROM = 1 << 12
+"""Values of a head from which filtering it here costs less than copying and reading it (docs/gpu.md)."""
 
-    Attributes:
-        boxes: float32 n×4, centre x, centre y, width, height, in pixels of the tensor.
-        scores: float32 n; NaN where a score of the candidate was not finite.
-        classes: int32 n.
-        index: int32 n, column of the head.
-        lost: candidates that passed beyond the capacity.
-    """
 
-    boxes: NDArray[np.float32]
-    scores: NDArray[np.float32]
-    classes: NDArray[np.int32]
-    index: NDArray[np.int32]
-    lost: int
+def pays(spec: TensorSpec) -> bool:
+    """Say whether a head is large enough, and of a kind that the filter reads."""
+    return _readable(spec) and spec.shape[0] == 1 and spec.shape[1] * spec.shape[2] >= PAYS_FROM
+
+
+def _readable(spec: TensorSpec) -> bool:
+    kinds = ("float32", "float16")
+    return len(spec.shape) == 3 and spec.shape[1] >= 5 and spec.dtype in kinds
 
 
 class CandidateFilter:
@@ -73,7 +70,6 @@ class CandidateFilter:
         spec: of the head, [batch, 4+classes, candidates], float32 or float16.
         pointer: its device address.
         limit: lowest score that counts.
-        capacity: most candidates of an image.
 
     Raises:
         ModelError: the tensor is no such head.
@@ -86,28 +82,26 @@ class CandidateFilter:
         spec: TensorSpec,
         pointer: int,
         limit: float,
-        capacity: int = 1024,
     ) -> None:
-        if len(spec.shape) != 3 or spec.shape[1] < 5 or spec.dtype not in ("float32", "float16"):
+        if not _readable(spec):
             raise ModelError(
                 f"output {spec.name!r} is {spec.dtype} {list(spec.shape)}: expected float32 or"
                 " float16 [N, 4+classes, candidates]"
             )
         batch, rows, candidates = spec.shape
-        self._capacity = capacity
-        self._zeros = device.host_buffer((batch,), "int32")
-        self._zeros.array[...] = 0
-        self._count = device.host_buffer((batch,), "int32")
-        self._counters = device.buffer(4 * batch)
-        self._found = device.host_buffer((batch, capacity * _FOUND.itemsize), "uint8")
-        self._rows = self._found.array.view(_FOUND)
+        self._passed = device.host_buffer((batch,), "int32")
+        self._counters = device.buffer(8 * batch)
+        _clear(device, self._counters)
+        self._found = device.host_buffer((batch, candidates * FOUND.itemsize), "uint8")
+        self._rows = self._found.array.view(FOUND)
         parameters = _Params(
             pointer,
             self._counters.pointer,
             self._found.pointer,
+            self._passed.pointer,
             rows - 4,
             candidates,
-            capacity,
+            candidates,
             limit,
         )
         grid = (-(-candidates // BLOCK), batch, 1)
@@ -115,19 +109,23 @@ class CandidateFilter:
 
     def enqueue(self, stream: Stream) -> None:
         """Queue the filter; its answer is there when the stream has got past it."""
-        stream.copy_in(self._counters.pointer, self._zeros.array)
         self._launch.enqueue(stream)
-        stream.copy_out(self._count.array, self._counters.pointer)
 
-    def read(self, image: int = 0) -> Candidates:
-        """Copy an image's candidates, put back into the head's order."""
-        passed = int(self._count.array[image])
-        rows = self._rows[image, : min(passed, self._capacity)]
-        rows = rows[np.argsort(rows["index"], kind="stable")]
-        lost = passed - len(rows)
-        return Candidates(rows["box"], rows["score"], rows["label"], rows["index"], lost)
+    def read(self, image: int = 0) -> NDArray[np.generic]:
+        """Candidates of an image, as `FOUND`, in the head's order; a copy."""
+        rows = self._rows[image, : int(self._passed.array[image])]
+        return rows[rows["index"].argsort()] if len(rows) else rows
 
     def close(self) -> None:
         """Free its memory; may be called twice."""
-        for buffer in (self._zeros, self._count, self._counters, self._found):
+        for buffer in (self._passed, self._counters, self._found):
             buffer.close()
+
+
+def _clear(device: Device, buffer: DeviceBuffer) -> None:
+    zeros, stream = device.host_buffer((buffer.nbytes,), "uint8"), device.stream()
+    zeros.array[...] = 0
+    stream.copy_in(buffer.pointer, zeros.array)
+    stream.synchronize()
+    stream.close()
+    zeros.close()

@@ -207,9 +207,10 @@ class Pipeline:
             with watch.stage("infer"):
                 return session.infer()
 
-        if lane.overlapping is not None:
+        several = len(self._network.lanes) > 1
+        if several and lane.overlapping is not None:
             return self._leave_running(lane.overlapping, watch)
-        if len(self._network.lanes) > 1:
+        if several:
             return self._worker.submit(infer).result
         tensors = infer()
         return lambda: tensors

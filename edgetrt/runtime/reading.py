@@ -116,6 +116,12 @@ class Reading:
             "Set `task: {kind: raw}` to get the network's own tensors, or use a detection model.",
         )
 
+    @property
+    def filterable(self) -> tuple[str, float] | None:
+        """The output that a device may filter by score before it is read, and the score; None: none."""
+        task = self.task()
+        return task.filterable if isinstance(task, Detector) else None
+
     def gate(self) -> Gate:
         """Judge by boxes where the task is detection, by the tensors where it is not decoded."""
         config = self.recipe.config

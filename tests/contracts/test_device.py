@@ -107,6 +107,7 @@ def test_events_measure(device: Device) -> None:
     stream.record(end)
     end.wait()
     assert end.since(begin) > 0
+    assert end.done()
     for thing in (stream, begin, end, there, out):
         thing.close()
 
@@ -137,19 +138,21 @@ def test_a_kernel_runs_with_its_struct_and_sees_mapped_memory(
     head = device.host_buffer((1, 5, 64), "float32")
     head.array[...] = 0
     head.array[0, :, 7] = (1, 2, 3, 4, 0.9)
-    count, found = device.host_buffer((1,), "int32"), device.host_buffer((4, 8), "int32")
-    count.array[0] = 0
+    counters, found = device.host_buffer((2,), "int32"), device.host_buffer((4, 8), "int32")
+    counters.array[:] = 0
+    passed = device.host_buffer((1,), "int32")
     stream = device.stream()
-    pointers = np.array([head.pointer, count.pointer, found.pointer], np.uint64).tobytes()
+    buffers = (head, counters, found, passed)
+    pointers = np.array([buffer.pointer for buffer in buffers], np.uint64).tobytes()
     rest = np.array([1, 64, 4], np.int32).tobytes() + np.array([0.5], np.float32).tobytes()
     module.bind("filter_float32", (1, 1, 1), (64, 1, 1), pointers + rest).enqueue(stream)
     stream.synchronize()
-    assert count.array[0] == 1
+    assert passed.array[0] == 1
     np.testing.assert_allclose(
         found.array[0, :5].copy().view("float32"), np.float32([1, 2, 3, 4, 0.9])
     )
     assert found.array[0, 6] == 7
-    for thing in (head, count, found, stream):
+    for thing in (*buffers, stream):
         thing.close()
 
 

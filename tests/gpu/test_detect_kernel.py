@@ -8,20 +8,22 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edgetrt.gpu.detect import CandidateFilter, Candidates
+from edgetrt.config import TaskConfig
+from edgetrt.errors import InferenceError, ModelError
+from edgetrt.geometry import fit
+from edgetrt.gpu.detect import CandidateFilter, pays
 from edgetrt.ports import Device, Module
+from edgetrt.runtime.tasks.detect import Detector
 from edgetrt.types import TensorSpec
 
 
-def run(
-    device: Device, module: Module, head: NDArray[Any], limit: float, capacity: int = 100
-) -> list[Candidates]:
+def run(device: Device, module: Module, head: NDArray[Any], limit: float) -> list[NDArray[Any]]:
     device.push()
     tensor = device.host_buffer(head.shape, head.dtype.name)
     tensor.array[...] = head
     stream = device.stream()
     spec = TensorSpec("output0", head.shape, head.dtype.name)
-    candidates = CandidateFilter(device, module, spec, tensor.pointer, limit, capacity)
+    candidates = CandidateFilter(device, module, spec, tensor.pointer, limit)
     try:
         for _ in range(2):  # a second run starts from nothing again
             candidates.enqueue(stream)
@@ -47,21 +49,81 @@ def test_it_finds_what_numpy_finds(
     device: Device, detect_kernels: Module, dtype: str, classes: int
 ) -> None:
     head = random_head(classes, (2, 4 + classes, 321), dtype)
-    for image, found in enumerate(run(device, detect_kernels, head, 0.8, capacity=400)):
+    for image, found in enumerate(run(device, detect_kernels, head, 0.8)):
         scores = head[image, 4:].max(axis=0)
         picked = np.flatnonzero(scores.astype(np.float32) >= np.float32(0.8))
-        np.testing.assert_array_equal(found.index, picked)
-        np.testing.assert_array_equal(found.scores, scores[picked].astype(np.float32))
-        np.testing.assert_array_equal(found.classes, head[image, 4:, picked].argmax(axis=1))
-        np.testing.assert_array_equal(found.boxes, head[image, :4, picked].astype(np.float32))
-        assert found.lost == 0
+        np.testing.assert_array_equal(found["index"], picked)
+        np.testing.assert_array_equal(found["score"], scores[picked].astype(np.float32))
+        np.testing.assert_array_equal(found["label"], head[image, 4:, picked].argmax(axis=1))
+        np.testing.assert_array_equal(found["box"], head[image, :4, picked].astype(np.float32))
 
 
-def test_what_does_not_fit_is_counted(device: Device, detect_kernels: Module) -> None:
-    head = np.ones((1, 5, 200), np.float32)
-    (found,) = run(device, detect_kernels, head, 0.5, capacity=64)
-    assert len(found.scores) == 64
-    assert found.lost == 136
+def test_every_candidate_may_pass(device: Device, detect_kernels: Module) -> None:
+    (found,) = run(device, detect_kernels, np.ones((1, 5, 200), np.float32), 0.5)
+    np.testing.assert_array_equal(found["index"], np.arange(200))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("only", [None, ("a", "c")])
+@pytest.mark.parametrize("crowd", [3, 12])
+def test_the_boxes_are_those_of_the_whole_head(
+    device: Device, detect_kernels: Module, dtype: str, only: tuple[str, ...] | None, crowd: int
+) -> None:
+    shape = (1, 7, 1500)
+    head = np.random.default_rng(crowd).random(shape)
+    head[:, :4] *= 100
+    head[:, 4:] = np.round(head[:, 4:] ** crowd, 2)  # equal scores: their order counts too
+    head = head.astype(dtype)
+    config = TaskConfig(score=0.25, only=only)
+    detector = Detector((TensorSpec("y", shape, dtype),), ("a", "b", "c"), config)
+    name, limit = detector.filterable or ("", 0.0)
+    (found,) = run(device, detect_kernels, head, limit)
+    placed = fit((200, 100), (100, 100), "letterbox")
+    whole = detector.decode({name: head}, placed, (200, 100))
+    filtered = detector.decode({name: found}, placed, (200, 100))
+    assert len(whole) > 10
+    np.testing.assert_array_equal(filtered.boxes, whole.boxes)
+    np.testing.assert_array_equal(filtered.scores, whole.scores)
+    np.testing.assert_array_equal(filtered.classes, whole.classes)
+
+
+def test_what_is_filtered_away_is_an_empty_picture(device: Device, detect_kernels: Module) -> None:
+    detector = Detector((TensorSpec("y", (1, 5, 64), "float32"),), ("a",), TaskConfig())
+    (found,) = run(device, detect_kernels, np.zeros((1, 5, 64), np.float32), 0.5)
+    assert len(detector.decode({"y": found}, fit((8, 8), (8, 8), "stretch"), (8, 8))) == 0
+
+
+def test_a_broken_head_is_refused_as_the_whole_one_is(
+    device: Device, detect_kernels: Module
+) -> None:
+    head = np.zeros((1, 5, 64), np.float32)
+    head[0, 4, 5] = np.nan
+    detector = Detector((TensorSpec("y", (1, 5, 64), "float32"),), ("a",), TaskConfig())
+    (found,) = run(device, detect_kernels, head, 0.5)
+    for tensors in ({"y": found}, {"y": head}):
+        with pytest.raises(InferenceError, match="NaN"):
+            detector.decode(tensors, fit((8, 8), (8, 8), "stretch"), (8, 8))
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "wanted"),
+    [
+        ((1, 84, 8400), "float16", True),
+        ((1, 5, 4032), "float32", True),
+        ((1, 5, 100), "float32", False),
+        ((2, 84, 8400), "float32", False),
+        ((1, 84, 8400), "int8", False),
+        ((84, 8400), "float32", False),
+    ],
+)
+def test_large_heads_are_worth_it(shape: tuple[int, ...], dtype: str, wanted: bool) -> None:
+    assert pays(TensorSpec("y", shape, dtype)) is wanted
+
+
+def test_what_is_no_head_is_refused(device: Device, detect_kernels: Module) -> None:
+    spec = TensorSpec("y", (1, 4, 64), "float32")
+    with pytest.raises(ModelError, match="4\\+classes"):
+        CandidateFilter(device, detect_kernels, spec, 0, 0.5)
 
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
@@ -69,11 +131,11 @@ def test_a_broken_network_is_seen(device: Device, detect_kernels: Module, poison
     head = np.zeros((1, 7, 64), np.float32)
     head[0, 6, 33] = poison
     (found,) = run(device, detect_kernels, head, 0.5)
-    assert list(found.index) == [33]
-    assert not np.isfinite(found.scores).any()
+    assert list(found["index"]) == [33]
+    assert not np.isfinite(found["score"]).any()
 
 
 def test_nothing_is_nothing(device: Device, detect_kernels: Module) -> None:
     (found,) = run(device, detect_kernels, np.zeros((1, 5, 64), np.float32), 0.5)
-    assert len(found.scores) == 0
-    assert found.boxes.shape == (0, 4)
+    assert len(found) == 0
+    assert found["box"].shape == (0, 4)

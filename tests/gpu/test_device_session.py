@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgetrt.backends.device_session import DeviceSession, SessionOptions, choose_memory
+from edgetrt.backends.device_session import DeviceSession, SessionOptions
+from edgetrt.backends.memory import choose_memory
 from edgetrt.config import PreprocessConfig
 from edgetrt.errors import CudaError, InferenceError
 from edgetrt.gpu.layout import target

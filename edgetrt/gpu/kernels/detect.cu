@@ -1,13 +1,15 @@
 // Score filter and compaction of a detection head [batch, 4 + classes, candidates]: only candidates whose
 // best class reaches the limit leave the device. One thread per candidate, so that neighbours read
 // neighbouring scores; a candidate's place in the list is drawn from a counter, so the host sorts by index.
+// The thread that comes last tells how many passed, and leaves the counters at zero for the next frame.
 //
 // No includes: the same text goes through NVRTC, nvcc, and a host compiler in the tests.
 
 struct Params {
   const void *head;
-  int *count;          // per image: candidates that passed, also those beyond `capacity`; zeroed by the caller
+  int *counters;       // per image two: candidates that passed, and threads that are done; zero before the first
   void *found;         // per image: `capacity` of struct Found
+  int *passed;         // per image: candidates that passed, also those beyond `capacity`
   int classes, candidates, capacity;
   float limit;
 };
@@ -40,10 +42,7 @@ struct F16 {
 };
 
 template <class Element>
-__device__ __forceinline__ void filter(const Params &p) {
-  const int index = blockIdx.x * blockDim.x + threadIdx.x;
-  if (index >= p.candidates) return;
-  const int image = blockIdx.y;
+__device__ __forceinline__ void examine(const Params &p, int image, int index) {
   const unsigned long long stride = p.candidates;
   const unsigned long long first = (unsigned long long)image * (4 + p.classes) * stride + index;
   float best = Element::get(p.head, first + 4 * stride);
@@ -60,7 +59,7 @@ __device__ __forceinline__ void filter(const Params &p) {
   }
   // What is not finite passes, so that the host sees a broken network instead of an empty picture.
   if (best < p.limit && poison == 0.0f) return;
-  const int place = atomicAdd(p.count + image, 1);
+  const int place = atomicAdd(p.counters + 2 * image, 1);
   if (place >= p.capacity) return;
   Found *row = (Found *)p.found + (unsigned long long)image * p.capacity + place;
   for (int i = 0; i < 4; ++i) row->box[i] = Element::get(p.head, first + i * stride);
@@ -68,6 +67,20 @@ __device__ __forceinline__ void filter(const Params &p) {
   row->label = label;
   row->index = index;
   row->spare = 0;
+}
+
+template <class Element>
+__device__ __forceinline__ void filter(const Params &p) {
+  const int index = blockIdx.x * blockDim.x + threadIdx.x;
+  if (index >= p.candidates) return;
+  const int image = blockIdx.y;
+  examine<Element>(p, image, index);
+  __threadfence();
+  int *counters = p.counters + 2 * image;
+  if (atomicAdd(counters + 1, 1) == p.candidates - 1) {
+    p.passed[image] = atomicAdd(counters, 0);
+    counters[0] = counters[1] = 0;
+  }
 }
 
 extern "C" __global__ void __launch_bounds__(64) filter_float32(const Params params) {

@@ -4,6 +4,8 @@ Layouts are told apart by the output's shape alone:
 
 - `[1, 4+classes, N]`: one column per candidate, centre x, centre y, width, height and a score per class
   (YOLOv8, v9, v11 as Ultralytics exports them). Needs non-maximum suppression.
+  A device may have filtered it by score already: then it comes as a structured array of `box`, `score` and
+  `label`, one row per candidate that reached the limit (edgetrt.gpu.detect).
 - `[1, N, 6]`: x1 y1 x2 y2 score class (YOLOv10, YOLO26, exports with NMS inside). Needs none.
 """
 
@@ -77,6 +79,12 @@ class Detector:
         other._limits = limits_of(msgspec.structs.replace(self._config, **limits), self._labels)
         return other
 
+    @property
+    def filterable(self) -> tuple[str, float] | None:
+        """The output that a device may filter, and by which score; None where that is no gain."""
+        columns = self._decode is decode_columns
+        return (self._name, self._limits.score) if columns else None
+
     def decode(
         self, tensors: Mapping[str, NDArray[np.generic]], placed: Fit, size: tuple[int, int]
     ) -> Detections:
@@ -86,7 +94,11 @@ class Detector:
             InferenceError: the output holds NaN or infinity.
         """
         with np.errstate(invalid="ignore", over="ignore"):  # infinities are looked for below
-            found = self._decode(np.asarray(tensors[self._name][0], np.float32), self._limits)
+            output = tensors[self._name]
+            if output.dtype.names is not None:
+                found = decode_candidates(output, self._limits)
+            else:
+                found = self._decode(np.asarray(output[0], np.float32), self._limits)
         if len(found):
             placed.to_frame(found.boxes, size)
         return found
@@ -98,22 +110,41 @@ def decode_columns(output: Floats, limits: Limits) -> Detections:
     finite("scores", scores)
     picked = np.flatnonzero(scores >= limits.score)
     if not len(picked):  # most frames of most cameras: worth leaving early for
-        return Detections(
-            np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32)
-        )
+        return nothing()
     classes = np.zeros(len(picked), np.int32)
     if len(output) > 5:
         classes = output[4:, picked].argmax(axis=0).astype(np.int32)
+    return _suppressed(output[:4, picked].T, scores[picked], classes, limits)
+
+
+def decode_candidates(found: NDArray[np.generic], limits: Limits) -> Detections:
+    """What a device has left of `[4+classes, N]`, in the head's order: the same boxes as from the whole."""
+    if not len(found):
+        return nothing()
+    rows: Any = found
+    finite("scores", rows["score"])
+    return _suppressed(rows["box"], rows["score"], rows["label"], limits)
+
+
+def nothing() -> Detections:
+    """No object."""
+    return Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32))
+
+
+def _suppressed(
+    centred: Floats, scores: Floats, classes: NDArray[np.int32], limits: Limits
+) -> Detections:
+    """Candidates (n×4 centre x, centre y, width, height) to the boxes that stay, best first."""
     if limits.classes is not None:
         wanted = limits.classes[classes]
-        picked, classes = picked[wanted], classes[wanted]
-    order = np.argsort(-scores[picked], kind="stable")[:CANDIDATES]
-    picked, classes = picked[order], classes[order]
-    centre, half = output[0:2, picked].T, output[2:4, picked].T / 2
+        centred, scores, classes = centred[wanted], scores[wanted], classes[wanted]
+    order = np.argsort(-scores, kind="stable")[:CANDIDATES]
+    centred, scores, classes = centred[order], scores[order], classes[order]
+    centre, half = centred[:, :2], centred[:, 2:] * np.float32(0.5)
     boxes = np.concatenate((centre - half, centre + half), axis=1)
     finite("boxes", boxes)
     kept = suppress(boxes, classes, limits.iou, limits.most)
-    return Detections(boxes[kept], scores[picked[kept]], classes[kept])
+    return Detections(boxes[kept], scores[kept], classes[kept])
 
 
 def decode_rows(output: Floats, limits: Limits) -> Detections:
@@ -146,7 +177,8 @@ def suppress(boxes: Floats, classes: NDArray[np.int32], iou: float, most: int) -
     """
     if len(boxes) < 2:
         return np.arange(min(len(boxes), most))
-    rivals = _rivals(boxes, classes, iou) if len(boxes) <= PAIRS else None
+    if len(boxes) <= PAIRS:
+        return _suppress_few(_rivals(boxes, classes, iou), most)
     alive = np.ones(len(boxes), bool)
     kept: list[int] = []
     for i in range(len(boxes)):
@@ -155,8 +187,21 @@ def suppress(boxes: Floats, classes: NDArray[np.int32], iou: float, most: int) -
         kept.append(i)
         if len(kept) == most:
             break
-        clash = rivals[i] if rivals is not None else _rivals(boxes, classes, iou, i)[0]
-        alive &= ~clash
+        alive &= ~_rivals(boxes, classes, iou, i)[0]
+    return np.asarray(kept, np.intp)
+
+
+def _suppress_few(rivals: NDArray[np.bool_], most: int) -> NDArray[np.intp]:
+    """The same from all pairs at once: a row of them is one integer, which costs no call of numpy."""
+    rows, width = np.packbits(rivals, axis=1, bitorder="little").tobytes(), -(-len(rivals) // 8)
+    gone, kept = 0, []
+    for i in range(len(rivals)):
+        if gone >> i & 1:
+            continue
+        kept.append(i)
+        if len(kept) == most:
+            break
+        gone |= int.from_bytes(rows[i * width : (i + 1) * width], "little")
     return np.asarray(kept, np.intp)
 
 

@@ -1,0 +1,55 @@
+"""Waiting for frames: how long to sleep, and when to leave it to the driver."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgetrt.backends.rhythm import LEAD_NS, Rhythm
+
+MS = 1_000_000
+
+
+def test_nothing_is_known_at_first_so_it_asks_at_once() -> None:
+    assert Rhythm().sleep_ns(0) == 0
+
+
+def test_it_sleeps_until_shortly_before_the_usual_end() -> None:
+    rhythm = Rhythm()
+    rhythm.learn(5 * MS)
+    assert rhythm.sleep_ns(0) == 5 * MS - LEAD_NS
+    assert rhythm.sleep_ns(3 * MS) == 2 * MS - LEAD_NS
+    assert rhythm.sleep_ns(6 * MS) == 0
+
+
+def test_short_frames_are_asked_after_at_once() -> None:
+    rhythm = Rhythm()
+    rhythm.learn(LEAD_NS + 1000)
+    assert rhythm.sleep_ns(0) == 0
+
+
+@given(
+    first=st.integers(1000, 2_000_000_000),
+    then=st.integers(100_000, 50_000_000),
+    late=st.integers(50_000, 60_000),
+)
+def test_it_finds_the_usual_time_again_after_any_first_frame(
+    first: int, then: int, late: int
+) -> None:
+    rhythm = Rhythm()
+    rhythm.learn(first)
+    for _ in range(12_000):
+        nap = rhythm.sleep_ns(0)
+        if nap and nap + late > then:
+            rhythm.overslept()
+        else:
+            rhythm.learn(then)
+    assert abs(rhythm.sleep_ns(0) - max(0, then - LEAD_NS)) <= 40_000
+
+
+def test_it_gives_way_for_a_while_to_those_with_work_to_do() -> None:
+    rhythm = Rhythm()
+    assert rhythm.look_out()
+    rhythm.give_way()
+    answers = [rhythm.look_out() for _ in range(200)]
+    assert answers == [False] * 100 + [True] * 100
