@@ -26,14 +26,14 @@ Memory = Literal["mapped", "copied"]
 PLANS = 2
 """Frame sizes and formats that one preprocessor serves: the first, and one change."""
 
-BLOCK, ROWS = (64, 4, 1), 4
-"""Threads of a block, and tensor rows of a thread (`ROWS` in the kernel)."""
+BLOCK, COLUMNS, ROWS = (64, 4, 1), 2, 2
+"""Threads of a block, and tensor columns and rows of a thread (`ROWS` in the kernel)."""
 
 
 def launch(module: Module, pixel_format: PixelFormat, into: Target, parameters: bytes) -> Launch:
     """Bind the kernel for a format and an element type."""
     grid = (
-        -(-into.width // BLOCK[0]),
+        -(-into.width // (BLOCK[0] * COLUMNS)),
         -(-into.height // (BLOCK[1] * ROWS)),
         into.batch,
     )
@@ -44,8 +44,10 @@ def launch(module: Module, pixel_format: PixelFormat, into: Target, parameters: 
 class Plan:
     """Everything for frames of one size and format."""
 
+    key: int
     fit: Fit
     staging: HostBuffer
+    slots: tuple[NDArray[np.generic], ...]
     on_device: DeviceBuffer | None
     launch: Launch
 
@@ -83,6 +85,7 @@ class GpuPreprocessor:
         self._mapped = device.info.integrated if memory is None else memory == "mapped"
         self._plans: dict[tuple[tuple[int, int], PixelFormat], Plan] = {}
         self._plan: Plan | None = None
+        self._wanted: tuple[tuple[int, int], PixelFormat] | None = None
         self.key = 0
 
     def write(self, frame: Frame, index: int = 0) -> Fit:
@@ -94,14 +97,13 @@ class GpuPreprocessor:
             InferenceError: the third size or format; one change is served, then the camera is wrong.
         """
         plan = self._switch(frame.size, frame.format)
-        slot = plan.staging.array[index]
-        if slot.shape != frame.data.shape:
+        slot, data = plan.slots[index], frame.data
+        if slot.shape != data.shape:
             raise InferenceError(
-                f"frame {frame.seq}: {frame.format} data of shape {frame.data.shape},"
-                f" expected {slot.shape}"
+                f"frame {frame.seq}: {frame.format} data of shape {data.shape}, expected {slot.shape}"
             )
-        if slot.__array_interface__["data"][0] != frame.data.__array_interface__["data"][0]:
-            np.copyto(slot, frame.data)
+        if not np.may_share_memory(slot, data):
+            slot[...] = data
         return plan.fit
 
     def staging(self, size: tuple[int, int], pixel_format: PixelFormat) -> NDArray[np.generic]:
@@ -119,7 +121,7 @@ class GpuPreprocessor:
 
     def close(self) -> None:
         """Free the staging memory; may be called twice."""
-        self._plan = None
+        self._plan = self._wanted = None
         self._device.push()
         try:
             while self._plans:
@@ -130,12 +132,12 @@ class GpuPreprocessor:
     def _switch(self, size: tuple[int, int], pixel_format: PixelFormat) -> Plan:
         """Make the plan for these frames current, planning when they are new."""
         wanted = (size, pixel_format)
-        plan = self._plans.get(wanted)
-        if plan is None:
-            plan = self._plans[wanted] = self._make(size, pixel_format)
-        if plan is not self._plan:
-            self._plan = plan
-            self.key = list(self._plans).index(wanted) + 1
+        plan = self._plan
+        if plan is None or wanted != self._wanted:
+            plan = self._plans.get(wanted) or self._plans.setdefault(
+                wanted, self._make(size, pixel_format)
+            )
+            self._plan, self._wanted, self.key = plan, wanted, plan.key
         return plan
 
     def _make(self, size: tuple[int, int], pixel_format: PixelFormat) -> Plan:
@@ -156,4 +158,4 @@ class GpuPreprocessor:
             bound = launch(self._module, pixel_format, self._into, parameters)
         finally:
             self._device.pop()
-        return Plan(placed, staging, on_device, bound)
+        return Plan(len(self._plans) + 1, placed, staging, tuple(staging.array), on_device, bound)

@@ -1,8 +1,9 @@
 // One pass from a camera's raw frame to a network's input tensor: colour, resize, pad, scale, layout,
 // type. Rows and planes begin at multiples of four bytes (of two for NV12's chroma).
 //
-// Each thread owns one tensor column and ROWS rows of it. Taps are converted to whole 8-bit RGB before
-// they are blended, as a CPU does that converts the frame first; the blend itself is not rounded.
+// Each thread owns two neighbouring tensor columns and ROWS rows of them, so that planar halves leave as
+// 32 bits. Taps are converted to whole 8-bit RGB before they are blended, as a CPU does that converts the
+// frame first; the blend itself is not rounded.
 // Bilinear, half-pixel centres, no averaging when shrinking: OpenCV's INTER_LINEAR.
 //
 // No includes: the same text goes through NVRTC, nvcc, and a host compiler in the tests.
@@ -27,7 +28,7 @@ struct Params {
   float v_red, u_green, v_green, u_blue;
 };
 
-#define ROWS 4
+#define ROWS 2
 
 struct Rgb {
   float r, g, b;
@@ -104,12 +105,25 @@ struct Packed {
 // --- tensor element types --------------------------------------------------------------------------
 
 struct F32 {
+  enum { PAIRS = 0 };
   static __device__ __forceinline__ void put(void *out, unsigned long long at, float value) {
     ((float *)out)[at] = value;
   }
 };
 
 struct F16 {
+  enum { PAIRS = 1 };
+  // Two neighbours; `at` is even.
+  static __device__ __forceinline__ void put2(void *out, unsigned long long at, float a, float b) {
+#ifdef HOST_HALF
+    put(out, at, a);
+    put(out, at + 1, b);
+#else
+    unsigned both;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(b), "f"(a));
+    *(unsigned *)((unsigned short *)out + at) = both;
+#endif
+  }
   static __device__ __forceinline__ void put(void *out, unsigned long long at, float value) {
     unsigned short half;
 #ifdef HOST_HALF
@@ -122,12 +136,14 @@ struct F16 {
 };
 
 struct I8 {
+  enum { PAIRS = 0 };
   static __device__ __forceinline__ void put(void *out, unsigned long long at, float value) {
     ((signed char *)out)[at] = (signed char)rintf(fminf(fmaxf(value, -128.0f), 127.0f));
   }
 };
 
 struct U8 {
+  enum { PAIRS = 0 };
   static __device__ __forceinline__ void put(void *out, unsigned long long at, float value) {
     ((unsigned char *)out)[at] = (unsigned char)rintf(fminf(fmaxf(value, 0.0f), 255.0f));
   }
@@ -143,37 +159,82 @@ __device__ __forceinline__ float sample(int at, float step, int take, int &low, 
   return where - (float)low;
 }
 
+// A tensor column: where it samples the frame's rows.
+struct Column {
+  bool inside;
+  int left, right;
+  float weight;
+};
+
+__device__ __forceinline__ Column column(const Params &p, int x) {
+  Column c;
+  const int at = x - p.put_left;
+  c.inside = at >= 0 && at < p.put_width;
+  c.weight = sample(at, p.step_x, p.take_width, c.left, c.right);
+  return c;
+}
+
+// An odd whole number of frame pixels per tensor pixel: every sample falls on a pixel's centre.
+__device__ __forceinline__ bool centred(float step) {
+  return step == floorf(step) && ((int)step & 1);
+}
+
+template <class Format>
+__device__ __forceinline__ Rgb pixel(const Params &p, unsigned long long frame, bool one_tap, const Column &c,
+                                     int top, int bottom, float weight) {
+  if (one_tap) return Format::tap(p, frame, c.left, top);
+  const Rgb upper = blend(Format::tap(p, frame, c.left, top), Format::tap(p, frame, c.right, top), c.weight);
+  const Rgb lower =
+      blend(Format::tap(p, frame, c.left, bottom), Format::tap(p, frame, c.right, bottom), c.weight);
+  return blend(upper, lower, weight);
+}
+
+template <class Element, bool PAIRS>
+struct Store {
+  static __device__ __forceinline__ void put(const Params &p, unsigned long long at, float a, float b, bool both) {
+    Element::put(p.out, at, a);
+    if (both) Element::put(p.out, at + p.pixel_stride, b);
+  }
+};
+
+template <class Element>
+struct Store<Element, true> {
+  static __device__ __forceinline__ void put(const Params &p, unsigned long long at, float a, float b, bool both) {
+    if (both && p.pixel_stride == 1 && !(at & 1)) {
+      Element::put2(p.out, at, a, b);
+    } else {
+      Store<Element, false>::put(p, at, a, b, both);
+    }
+  }
+};
+
 template <class Format, class Element>
 __device__ __forceinline__ void preprocess(const Params &p) {
-  const int x = blockIdx.x * blockDim.x + threadIdx.x;
+  const int x = 2 * (blockIdx.x * blockDim.x + threadIdx.x);
   if (x >= p.width) return;
+  const bool both = x + 1 < p.width;
   const unsigned long long frame = blockIdx.z * p.frame_bytes;
   const unsigned long long tensor = blockIdx.z * p.tensor_elements;
-  const int inside_x = x - p.put_left;
-  const bool column = inside_x >= 0 && inside_x < p.put_width;
-  int left, right;
-  const float weight_x = sample(inside_x, p.step_x, p.take_width, left, right);
+  const bool one_tap = centred(p.step_x) && centred(p.step_y);
+  const Column first = column(p, x), second = column(p, x + 1);
+  Rgb pad;
+  pad.r = pad.g = pad.b = p.pad;
 #pragma unroll
   for (int row = 0; row < ROWS; ++row) {
     const int y = (blockIdx.y * ROWS + row) * blockDim.y + threadIdx.y;
     if (y >= p.height) return;
     const int inside_y = y - p.put_top;
-    Rgb rgb;
-    if (column && inside_y >= 0 && inside_y < p.put_height) {
-      int top, bottom;
-      const float weight_y = sample(inside_y, p.step_y, p.take_height, top, bottom);
-      const Rgb upper = blend(Format::tap(p, frame, left, top), Format::tap(p, frame, right, top), weight_x);
-      const Rgb lower =
-          blend(Format::tap(p, frame, left, bottom), Format::tap(p, frame, right, bottom), weight_x);
-      rgb = blend(upper, lower, weight_y);
-    } else {
-      rgb.r = rgb.g = rgb.b = p.pad;
-    }
+    const bool inside = inside_y >= 0 && inside_y < p.put_height;
+    int top, bottom;
+    const float weight = sample(inside_y, p.step_y, p.take_height, top, bottom);
+    const Rgb a = inside && first.inside ? pixel<Format>(p, frame, one_tap, first, top, bottom, weight) : pad;
+    const Rgb b = inside && second.inside ? pixel<Format>(p, frame, one_tap, second, top, bottom, weight) : pad;
     const unsigned long long at =
         tensor + (unsigned)y * (unsigned)p.row_stride + (unsigned)x * (unsigned)p.pixel_stride;
-    Element::put(p.out, at + p.channel[0], rgb.r * p.gain[0] + p.bias[0]);
-    Element::put(p.out, at + p.channel[1], rgb.g * p.gain[1] + p.bias[1]);
-    Element::put(p.out, at + p.channel[2], rgb.b * p.gain[2] + p.bias[2]);
+    typedef Store<Element, Element::PAIRS> To;
+    To::put(p, at + p.channel[0], a.r * p.gain[0] + p.bias[0], b.r * p.gain[0] + p.bias[0], both);
+    To::put(p, at + p.channel[1], a.g * p.gain[1] + p.bias[1], b.g * p.gain[1] + p.bias[1], both);
+    To::put(p, at + p.channel[2], a.b * p.gain[2] + p.bias[2], b.b * p.gain[2] + p.bias[2], both);
   }
 }
 
