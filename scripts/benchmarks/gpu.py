@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from edgetrt.backends.device_session import DeviceSession, Execution, SessionOptions, choose_memory
+from edgetrt.backends.device_session import DeviceSession, Execution, SessionOptions
+from edgetrt.backends.memory import choose_memory
 from edgetrt.clock import SystemClock
 from edgetrt.config import TaskConfig
 from edgetrt.errors import EdgetrtError
@@ -27,7 +28,7 @@ from edgetrt.gpu.device import open_device
 from edgetrt.runtime import imaging
 from edgetrt.runtime.tasks.detect import Detector
 from edgetrt.types import Frame
-from scripts.benchmarks import gpu_engines, gpu_fused, gpu_loops, gpu_peers
+from scripts.benchmarks import gpu_engines, gpu_fused, gpu_heads, gpu_loops, gpu_peers
 from scripts.benchmarks.figures import report
 from scripts.benchmarks.gpu_bench import Bench, Network
 from scripts.benchmarks.gpu_loops import Lane
@@ -101,9 +102,9 @@ def measured(library: str, wishes: argparse.Namespace) -> Bench:
     device = open_device(library)
     major, minor = device.info.compute_capability
     device.push()
-    module = device.module(kernels.load("preprocess", major * 10 + minor, wishes.cache))
+    code = [kernels.load(name, major * 10 + minor, wishes.cache) for name in kernels.KERNELS]
+    bench = Bench(device, library, *(device.module(image) for image in code))
     device.pop()
-    bench = Bench(device, library, module)
     first = library == wishes.libraries.split(",")[0]
     networks = list(engines(bench, wishes))
     bandwidth = gpu_peers.copy_bandwidth(bench.device) if first else None
@@ -136,7 +137,7 @@ def engines(bench: Bench, wishes: argparse.Namespace) -> Iterator[Network]:
         task = Detector(person.outputs, labels, TaskConfig())
         off = gpu_engines.disagreement(person, wishes.model)
         bench.add("person_standin_error", off, goal=0.02, note="scores, against ONNX Runtime FP32")
-        yield Network("person", person.twin, (768, 576), task.decode)
+        yield Network("person", person.twin, (768, 576), task.decode, task.filterable)
         resnet = gpu_engines.resnet50()
         yield Network("resnet50", resnet.twin, (640, 480), lambda t, _p, _s: int(t["y"].argmax()))
     except (EdgetrtError, RuntimeError, ImportError, KeyError) as error:
@@ -160,7 +161,7 @@ def planned(bench: Bench, plan: Path) -> Iterator[Network]:
 
     outputs = open_().outputs
     task = Detector(outputs, ("person",), TaskConfig())
-    yield Network(f"{plan.stem}-{backend.version}", open_, (768, 576), task.decode)
+    yield Network(f"{plan.stem}-{backend.version}", open_, (768, 576), task.decode, task.filterable)
 
 
 def loops(bench: Bench, network: Network, wishes: argparse.Namespace, *, first: bool) -> None:
@@ -179,6 +180,8 @@ def loops(bench: Bench, network: Network, wishes: argparse.Namespace, *, first: 
     if first:
         runtime_figures(bench, network, tag, shots, engine_ms, count)
         many_figures(bench, network, tag, shots, count // 2, quick=wishes.quick)
+        if network.head is not None:
+            gpu_heads.figures(bench, network, tag, shots, engine_ms, count)
     alone.close()
 
 
@@ -195,7 +198,7 @@ def shot_figures(
     """One frame after the other."""
     for spin in (True, False):
         options = SessionOptions(graphs=graphs, spin=spin)
-        lane = gpu_loops.lane(bench.device, bench.module, network.open(), options)
+        lane = bench.lane(network, options)
         times = gpu_loops.one_shot(lane, shots, network.decode, count // 2)
         name = f"{tag}_oneshot_{'graph' if graphs else 'nograph'}_{'spin' if spin else 'sleep'}"
         if lane.session.graph_status and graphs:
@@ -203,7 +206,7 @@ def shot_figures(
         parts = ", ".join(f"{k} {v.p50:.3f}" for k, v in times.items() if k != "total")
         total = times["total"]
         bench.add(name, total.p50, "ms", note=f"p99 {total.p99:.3f}; {parts}")
-        goal = {"goal": 0.3} if graphs and spin else {}
+        goal = {"goal": 0.3} if graphs else {}
         bench.add(f"{name}_over_engine", total.p50 - engine_ms, "ms", **goal)
         lane.close()
 
@@ -226,17 +229,14 @@ def overlap_figures(
         (2, False, False),
     ):
         options = SessionOptions(graphs=graphs)
-        lanes = [
-            gpu_loops.lane(bench.device, bench.module, network.open(), options)
-            for _ in range(depth)
-        ]
+        lanes = [bench.lane(network, options) for _ in range(depth)]
         gpu_loops.overlapped(lanes, shots, network.decode, 50, staged=staged)
         before, _ = bench.device.memory()
         rate = gpu_loops.overlapped(lanes, shots, network.decode, count, staged=staged)
         grown = before - bench.device.memory()[0]
         kind = f"{'graph' if graphs else 'nograph'}{'_staged' if staged else ''}"
         name = f"{tag}_pipelined_d{depth}_{kind}"
-        best = depth == 3 and not staged
+        best = depth < 4 and graphs and not staged
         bench.add(name, rate.hz, "1/s", note="NV12 frame to decoded result")
         goal = {"goal": 0.97, "better": "higher"} if best else {}
         bench.add(f"{name}_of_engine", rate.hz * engine_ms / 1e3, **goal)
@@ -253,7 +253,8 @@ def runtime_figures(
 ) -> None:
     """The runtime's own pipeline over the same lanes."""
     for depth in (2, 3):
-        lanes = [gpu_loops.lane(bench.device, bench.module, network.open()) for _ in range(depth)]
+        lanes = [bench.lane(network) for _ in range(depth)]
+        gpu_loops.overlapped(lanes, shots, network.decode, 20)
         rate = gpu_peers.runtime_pipeline(lanes, shots, network.decode, count)
         name = f"{tag}_runtime_pipeline_d{depth}"
         bench.add(name, rate.hz, "1/s", note="edgetrt.runtime.pipeline")
@@ -274,8 +275,7 @@ def many_figures(
         for context in contexts:
             context.close()
         groups: list[list[Lane]] = [
-            [gpu_loops.lane(bench.device, bench.module, network.open(), options) for _ in range(3)]
-            for _ in range(several)
+            [bench.lane(network, options) for _ in range(3)] for _ in range(several)
         ]
         every = [lane for group in groups for lane in group]
         # Captured here, by one thread: PyTorch tunes and allocates anew in each thread that runs it.

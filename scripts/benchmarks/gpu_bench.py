@@ -9,21 +9,27 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from edgetrt.backends.device_session import Execution
+from edgetrt.app.networks import filter_head
+from edgetrt.backends.device_session import Execution, SessionOptions
 from edgetrt.errors import EdgetrtError
 from edgetrt.ports import Device, Module
+from scripts.benchmarks import gpu_loops
 from scripts.benchmarks.figures import Figure
-from scripts.benchmarks.gpu_loops import Decode
+from scripts.benchmarks.gpu_loops import Decode, Lane
 
 
 @dataclass(frozen=True)
 class Network:
-    """An engine to measure, with frames for it and a reader of its answers."""
+    """An engine to measure, with frames for it and a reader of its answers.
+
+    `head` names the output that the GPU may filter, and the score.
+    """
 
     name: str
     open: Callable[[], Execution]
     size: tuple[int, int]
     decode: Decode
+    head: tuple[str, float] | None = None
 
 
 @dataclass
@@ -33,8 +39,18 @@ class Bench:
     device: Device
     library: str
     module: Module
+    detect: Module
     figures: list[Figure] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+
+    def lane(
+        self, network: Network, options: SessionOptions | None = None, *, filtered: bool = True
+    ) -> Lane:
+        """A session of the network as a deployed one is: frames in, candidates out."""
+        lane = gpu_loops.lane(self.device, self.module, network.open(), options)
+        if filtered and network.head is not None:
+            filter_head(self.device, self.detect, lane.session, *network.head)
+        return lane
 
     def add(self, name: str, value: float | None, unit: str = "", **more: Any) -> None:
         """Note a figure, and show it at once."""

@@ -8,6 +8,7 @@ import numpy as np
 
 from edgetrt.config import PreprocessConfig
 from edgetrt.geometry import fit
+from edgetrt.gpu import compile as kernels
 from edgetrt.gpu.layout import BT601, arguments, target
 from edgetrt.gpu.preprocess import GpuPreprocessor, launch
 from edgetrt.ports import Device
@@ -18,34 +19,68 @@ from scripts.benchmarks.gpu_bench import Bench
 
 CAMERA = (1920, 1080)
 
+_COPY = """
+struct Params { const int4 *from; int4 *to; int count; };
+extern "C" __global__ void copy(const Params p) {
+  const int i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i < p.count) p.to[i] = p.from[i];
+}
+"""
+
 
 def fused(bench: Bench, bandwidth: float) -> None:
-    """1080p NV12 to 640×640 FP16: time per image on the device, and the floor of its bytes."""
-    device, module = bench.device, bench.module
-    spec = (640, 640)
-    placed = fit(CAMERA, spec, "letterbox")
-    frame_bytes, tensor_bytes = CAMERA[0] * CAMERA[1] * 3 // 2, 3 * 640 * 640 * 2
-    for batch in (1, 8, 64):
-        source, out = device.buffer(batch * frame_bytes), device.buffer(batch * tensor_bytes)
-        fill(device, source.pointer, batch * frame_bytes)
-        shape = (batch, 3, 640, 640)
-        into = target(TensorSpec("x", shape, "float16"), out.pointer, PreprocessConfig())
-        parameters = arguments(source.pointer, CAMERA, "nv12", placed, into, BT601)
-        bound = launch(module, "nv12", into, parameters)
-        per_image = on_device_us(device, bound) / batch
-        floor = (frame_bytes + tensor_bytes) / bandwidth / 1e3 if bandwidth else None
-        goal = {"goal": 2.0} if batch == 64 else {}
-        note = "in L2, launch-bound" if batch == 1 else "batch in device memory"
-        bench.add(f"fused_nv12_1080p_fp16_b{batch}", per_image, "us/image", note=note)
-        if floor:
-            bench.add(
-                f"fused_over_floor_b{batch}",
-                per_image / floor,
-                note=f"floor {floor:.2f} us",
-                **goal,
-            )
-        source.close()
-        out.close()
+    """NV12 to 640×640 FP16: time per image on the device beside two floors of the same bytes.
+
+    One floor is their number over the memory's bandwidth, which no launch of this size reaches; the other
+    is a kernel that does nothing but copy, and as many bytes.
+    """
+    for size, batches in ((CAMERA, (1, 8, 64)), ((1280, 720), (8,))):
+        frame_bytes, tensor_bytes = size[0] * size[1] * 3 // 2, 3 * 640 * 640 * 2
+        for batch in batches:
+            spent = pass_us(bench, size, batch) / batch
+            name = f"fused_nv12_{size[1]}p_fp16_b{batch}"
+            bench.add(name, spent, "us/image")
+            floor = (frame_bytes + tensor_bytes) / bandwidth / 1e3 if bandwidth else None
+            goal = {"goal": 2.0} if size == CAMERA else {}
+            if floor:
+                told = f"{floor:.2f} us at {bandwidth:.0f} GB/s"
+                bench.add(f"{name}_over_bandwidth", spent / floor, note=told, **goal)
+            copied = copy_us(bench.device, batch * (frame_bytes + tensor_bytes)) / batch
+            told = f"{copied:.2f} us for a kernel that copies as many bytes"
+            bench.add(f"{name}_over_copy", spent / copied, note=told)
+
+
+def pass_us(bench: Bench, size: tuple[int, int], batch: int) -> float:
+    """Microseconds of one launch over a batch of frames."""
+    device = bench.device
+    shape = (batch, 3, 640, 640)
+    frame_bytes = size[0] * size[1] * 3 // 2
+    source, out = device.buffer(batch * frame_bytes), device.buffer(int(np.prod(shape)) * 2)
+    fill(device, source.pointer, batch * frame_bytes)
+    into = target(TensorSpec("x", shape, "float16"), out.pointer, PreprocessConfig())
+    placed = fit(size, (640, 640), "letterbox")
+    parameters = arguments(source.pointer, size, "nv12", placed, into, BT601)
+    spent = on_device_us(device, launch(bench.module, "nv12", into, parameters))
+    source.close()
+    out.close()
+    return spent
+
+
+def copy_us(device: Device, nbytes: int) -> float:
+    """Microseconds of a kernel that reads half of the bytes and writes them as the other half."""
+    major, minor = device.info.compute_capability
+    image = kernels.find_compiler().compile(_COPY, "copy.cu", major * 10 + minor)
+    module = device.module(image)
+    source, out = device.buffer(nbytes // 2), device.buffer(nbytes // 2)
+    fill(device, source.pointer, nbytes // 2)
+    count = nbytes // 32
+    parameters = np.array([source.pointer, out.pointer, count], np.uint64).tobytes()
+    spent = on_device_us(
+        device, module.bind("copy", (-(-count // 256), 1, 1), (256, 1, 1), parameters)
+    )
+    for thing in (source, out, module):
+        thing.close()
+    return spent
 
 
 def fill(device: Device, pointer: int, nbytes: int) -> None:
