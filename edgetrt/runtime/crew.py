@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -22,6 +23,11 @@ log = logging.getLogger(__name__)
 
 SWAP_S = 20.0
 """How long a pipeline may take to come to its next frame boundary."""
+
+LOAD_S = 200.0
+"""How long a pipeline that has just begun may take to load its network before who asks is told."""
+
+_GLANCE_S = 0.02
 
 STOP_S = 20.0
 """How long a pipeline may take to end; a camera's read comes back within half a second."""
@@ -187,7 +193,8 @@ class Crew:
         except EdgetrtError as error:
             self._note(name, error)
             return Taken(pipeline=name, did="kept", engine=self._engine(name), error=error.message)
-        return Taken(pipeline=name, did=did, engine=self._engine(name))
+        why = self._await_engine(name) if did == "kept" else ""
+        return Taken(pipeline=name, did=did, engine=self._engine(name), error=why)
 
     def _note(self, name: str, error: EdgetrtError) -> None:
         told = journal.fields(pipeline=name)
@@ -197,7 +204,17 @@ class Crew:
 
     def _engine(self, name: str) -> str:
         supervisor = self.get(name)
-        return "" if supervisor is None else supervisor.meter.engine
+        return "" if supervisor is None else supervisor.engine
+
+    def _await_engine(self, name: str) -> str:
+        """Wait while a pipeline that has just begun loads its network; why it did not, or nothing."""
+        post, deadline = self._posts[name], time.monotonic() + LOAD_S
+        supervisor = post.supervisor
+        while not (supervisor.engine or post.over or supervisor.meter.state == "backoff"):
+            if self._closed or time.monotonic() > deadline:
+                return f"its network was not loaded within {LOAD_S:.0f} s"
+            time.sleep(_GLANCE_S)
+        return "" if supervisor.engine else supervisor.meter.error
 
     def _change(self, name: str, post: Post | None, job: Job | None) -> str:
         if job is None:

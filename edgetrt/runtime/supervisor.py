@@ -54,6 +54,8 @@ class Supervisor:
 
     Attributes:
         opened: how often source and network were opened.
+        engine: fingerprint of the network that it has, also while its source is away; empty before the
+            first.
         glimpse: gives its next result to who asks.
     """
 
@@ -72,6 +74,7 @@ class Supervisor:
         self.pipeline: Pipeline | None = None
         self.fatal: CudaError | None = None
         self.opened = 0
+        self.engine = ""
         self._name = name
         self._open_source = open_source
         self._open_network = open_network
@@ -132,7 +135,7 @@ class Supervisor:
             pipeline = self.pipeline
             spare = network if self._over else self._ready
             if pipeline is None and not self._over:
-                self._ready = network
+                self._ready, self.engine = network, network.fingerprint
         if pipeline is not None:
             return self._swap_running(pipeline, network, timeout_s)
         if spare is not None:
@@ -146,7 +149,10 @@ class Supervisor:
         while not done.wait(_GLANCE_S) and time.monotonic() < deadline:
             if self.pipeline is not pipeline:
                 break
-        return done.is_set() or not pipeline.withdraw(done) or self._opens_again(pipeline)
+        taken = done.is_set() or not pipeline.withdraw(done) or self._opens_again(pipeline)
+        if taken:
+            self.engine = network.fingerprint
+        return taken
 
     def _opens_again(self, pipeline: Pipeline) -> bool:
         with self._changing:
@@ -206,6 +212,7 @@ class Supervisor:
         self.meter.state = "starting"
         self._hurry.clear()
         network = self._take_ready() or self._open_network()
+        self.engine = network.fingerprint
         try:
             source = self._open_source()
         except BaseException:
@@ -244,7 +251,7 @@ class Supervisor:
                 grant=self.granted,
                 tuning=self._tuning,
             )
-            self.pipeline = pipeline
+            self.pipeline, self.engine = pipeline, taken.fingerprint
             if not self._enabled.is_set():  # told so while this was being opened
                 pipeline.leave.set()
         pipeline.grant = self.granted  # one that came in the meantime

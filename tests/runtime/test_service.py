@@ -10,7 +10,7 @@ from pathlib import Path
 from edgetrt import wire
 from edgetrt.asking import Answer, look_again
 from edgetrt.clock import SystemClock
-from edgetrt.errors import EdgetrtError, EngineMismatchError, SinkError
+from edgetrt.errors import EdgetrtError, EngineMismatchError, SinkError, SourceLostError
 from edgetrt.link import Receiver, Sender
 from edgetrt.runtime.crew import Crew, Job
 from edgetrt.runtime.meter import Meter
@@ -120,6 +120,10 @@ def done(device: Device, name: str) -> int:
     return 0 if supervisor is None else supervisor.meter.counters.done
 
 
+def state(device: Device, name: str) -> str:
+    return device.health[name].state if name in device.health else ""
+
+
 def wait_for(true: Callable[[], bool]) -> None:
     pause = threading.Event()
     for _ in range(2000):
@@ -138,7 +142,11 @@ def test_health_of_every_pipeline_is_told_to_the_end(tmp_path: Path) -> None:
     jobs = {name: job(name, lambda: FakeSource(frames(*range(3)))) for name in ("a", "b")}
     with Receiver(tmp_path / "runtime.sock") as inbox:
         service = Service(
-            Crew(), lambda: jobs, lambda d: sent.append(d) is None, inbox, SystemClock()
+            Crew(),
+            lambda: jobs,
+            lambda d: bool(sent.append(d)),
+            inbox,
+            SystemClock(),  # type: ignore[func-returns-value]
         )
         assert service.run(threading.Event())
     last = {}
@@ -266,7 +274,7 @@ def test_other_parts_mean_a_restart_and_one_that_fails_brings_the_old_back(tmp_p
         bad = replace(job("a", parts="third"), hire=no_sink)
         assert "disk is full" in device.look(bad).detail
         wait_for(lambda: done(device, "a") > 0)
-        wait_for(lambda: device.health["a"].engine == "second")
+        wait_for(lambda: "a" in device.health and device.health["a"].engine == "second")
 
 
 def test_a_rate_that_changed_is_granted_without_a_restart(tmp_path: Path) -> None:
@@ -310,7 +318,7 @@ def test_a_runtime_told_to_run_nothing_waits_for_more(tmp_path: Path) -> None:
 def test_one_that_is_over_is_begun_again_when_its_job_is_another(tmp_path: Path) -> None:
     lives = iter([FakeSource(frames(0, 1)), endless()])
     with running(tmp_path, job("a", lambda: next(lives)), job("b")) as device:
-        wait_for(lambda: device.health["a"].state == "ended")
+        wait_for(lambda: state(device, "a") == "ended")
         assert did(device.look(job("a"), job("b"))) == {
             "a": ("kept", "first"),
             "b": ("kept", "first"),
@@ -318,3 +326,60 @@ def test_one_that_is_over_is_begun_again_when_its_job_is_another(tmp_path: Path)
         answer = device.look(job("a", lambda: next(lives), engine="second"), job("b"))
         assert did(answer)["a"][0] == "restarted"
         wait_for(lambda: done(device, "a") > 2)
+
+
+def test_who_asks_while_networks_are_loaded_hears_which_they_are(tmp_path: Path) -> None:
+    loading, loaded = threading.Event(), threading.Event()
+
+    def slowly() -> Network:
+        loading.set()
+        assert loaded.wait(20)
+        return network()
+
+    device = Device(tmp_path, {"a": replace(job("a"), load=slowly)})
+    device.thread.start()
+    try:
+        assert loading.wait(20)
+        threading.Timer(0.1, loaded.set).start()
+        assert did(device.look(*device.jobs.values())) == {"a": ("kept", "first")}
+    finally:
+        device.stop.set()
+        device.thread.join(timeout=20)
+        device.inbox.close()
+
+
+def test_a_pipeline_that_cannot_load_what_it_began_with_is_told(tmp_path: Path) -> None:
+    again = Device(tmp_path, {"a": unloadable("a"), "b": job("b")})
+    again.thread.start()
+    try:
+        wait_for(lambda: done(again, "b") > 0)
+        answer = again.look(*again.jobs.values())
+    finally:
+        again.stop.set()
+        again.thread.join(timeout=20)
+        again.inbox.close()
+    assert (answer.state, did(answer)) == (
+        "refused",
+        {"a": ("kept", ""), "b": ("kept", "first")},
+    )
+    assert "the engine is gone" in answer.detail
+
+
+def test_a_pipeline_whose_camera_is_away_takes_the_network_all_the_same(tmp_path: Path) -> None:
+    away = ["once", "twice"]
+
+    def camera() -> FakeSource:
+        if away:
+            raise SourceLostError(f"no camera {away.pop()}")
+        return endless()
+
+    device = Device(tmp_path, {"a": job("a", camera)})
+    device.thread.start()
+    try:
+        assert did(device.look(job("a", camera, engine="second"))) == {"a": ("swapped", "second")}
+        wait_for(lambda: done(device, "a") > 0)
+        assert device.service.crew.health()[0].engine == "second"
+    finally:
+        device.stop.set()
+        device.thread.join(timeout=20)
+        device.inbox.close()
