@@ -49,12 +49,15 @@ class Bands(Struct, frozen=True):
 
 
 class Needs(Struct, frozen=True):
-    """Where a release can run; `boards` are names such as `orin-nx-16gb`, empty = any."""
+    """Where a release can run; `boards` are names such as `orin-nx-16gb`, empty = any.
+
+    No fractions here: this is part of signed metadata, and the canonical JSON that is signed knows none.
+    """
 
     boards: tuple[Name, ...] = ()
     tensorrt_min: Digits | None = None
     l4t_min: Digits | None = None
-    memory_mb: Positive | None = None
+    memory_mb: Annotated[int, msgspec.Meta(gt=0, le=10**9)] | None = None
 
 
 class PipelinePart(Struct, frozen=True):

@@ -194,6 +194,17 @@ def test_a_wrong_release_file_is_told_where(desk: Desk, text: str, told: str) ->
     assert told in desk.refused("release", "add", "src/release.yaml")
 
 
+def test_everything_that_a_release_can_need_is_signed(desk: Desk) -> None:
+    path = desk.folder / "src/release.yaml"
+    needs = "{boards: [orin-nx-16gb], tensorrt_min: '8.5', l4t_min: '36.3', memory_mb: 4000}"
+    path.write_text(path.read_text().replace("needs: {}", f"needs: {needs}").replace("1.0", "1.1"))
+    desk.ok("release", "add", "src/release.yaml")
+    desk.ok("release", "sign")
+    desk.ok("release", "publish")
+
+    assert len(desk.ok("release", "verify", "--json").json()["verified"]) == 2
+
+
 def test_a_network_outside_the_release_is_refused(desk: Desk) -> None:
     (desk.folder / "src/recipe.yaml").write_text("model: ../../elsewhere.onnx\n")
 
