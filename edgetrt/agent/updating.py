@@ -150,7 +150,8 @@ class Updating:
         while not self._stop.is_set():
             if self._is_due():
                 self._due_s = self._next()
-            self._wake.wait(_LOOK_S)
+            left_s = _LOOK_S if self._due_s is None else self._due_s - time.monotonic()
+            self._wake.wait(min(_LOOK_S, max(0.0, left_s)))
             self._wake.clear()
 
     def _is_due(self) -> bool:
