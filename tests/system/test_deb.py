@@ -129,6 +129,21 @@ def test_quantization_and_releases_find_their_libraries(machine: Machine) -> Non
     must(machine, "env", places, "python3", "-W", "ignore", "-c", imports)
 
 
+@pytest.mark.parametrize("major", [12, 13])
+def test_nvidias_bindings_load_for_either_cuda(machine: Machine, major: int) -> None:
+    code = (
+        f"from edgetrt.gpu import bindings, bundled; bundled.driver_major = lambda: {major};"
+        " print(bindings.load('driver').CUDA_VERSION, bool(bindings.load('nvrtc')))"
+    )
+    places = "PYTHONPATH=/usr/lib/edgetrt:/usr/lib/edgetrt/vendor"
+
+    said = must(machine, "env", places, "python3", "-W", "ignore", "-c", code)
+
+    version, compiler = said.split()
+    assert int(version) // 1000 == major
+    assert compiler == "True"
+
+
 def test_the_services_are_enabled_and_their_user_made(machine: Machine) -> None:
     wanted = machine.root / "etc/systemd/system/edgetrt.target.wants"
 
