@@ -12,6 +12,7 @@ from edgetrt import app, wire
 from edgetrt.activation import rollback, tell_runtime
 from edgetrt.config import PipelineConfig
 from edgetrt.deployment import copy_out, run
+from edgetrt.engine.active import Deployed
 from edgetrt.errors import ConfigError, EngineMismatchError, PlacementError
 from edgetrt.link import Receiver, Sender
 from edgetrt.request import Request, look_up, name_of
@@ -116,9 +117,30 @@ def test_what_the_runtime_answers_is_told(here: Path, error: str, state: str, wo
     assert words in detail
 
 
+def test_an_engine_under_a_name_that_a_release_serves_waits(here: Path) -> None:
+    engine = Deployed(
+        fingerprint="a" * 64, backend="onnxruntime", model="/m", precision="fp32", deployed_at=""
+    )
+    app.active().activate(PipelineConfig(name="tiny", model="/m", source=""), engine)
+    with Receiver(app.run_dir() / app.RUNTIME_SOCKET) as inbox:
+
+        def answer() -> None:
+            message = wire.decode_link(inbox.receive(10.0) or b"")
+            assert isinstance(message, wire.ActivateMessage)
+            kept = wire.Taken(pipeline="tiny", did="kept", engine="b" * 16)
+            told = wire.ActivatedMessage(pipeline="tiny", engine="b" * 16, pipelines=(kept,))
+            with Sender(app.run_dir() / message.reply) as sender:
+                sender.send(wire.encode(told))
+
+        runtime = threading.Thread(target=answer)
+        runtime.start()
+        found, detail = tell_runtime("tiny")
+        runtime.join(timeout=10)
+    assert (found, "release serves" in detail) == ("installed", True)
+
+
 def test_an_engine_without_a_source_serves_the_pipeline_file_of_its_name(here: Path) -> None:
     from edgetrt.config import DeviceConfig
-    from edgetrt.engine.active import Deployed
 
     engine = Deployed(
         fingerprint="a" * 64, backend="onnxruntime", model="/m", precision="fp32", deployed_at=""

@@ -139,12 +139,17 @@ def did(answer: Answer) -> dict[str, tuple[str, str]]:
 
 def test_health_of_every_pipeline_is_told_to_the_end(tmp_path: Path) -> None:
     sent: list[bytes] = []
+
+    def keep(datagram: bytes) -> bool:
+        sent.append(datagram)
+        return True
+
     jobs = {name: job(name, lambda: FakeSource(frames(*range(3)))) for name in ("a", "b")}
     with Receiver(tmp_path / "runtime.sock") as inbox:
         service = Service(
             Crew(),
             lambda: jobs,
-            lambda d: bool(sent.append(d)),
+            keep,
             inbox,
             SystemClock(),  # type: ignore[func-returns-value]
         )
