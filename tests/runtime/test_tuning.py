@@ -54,7 +54,7 @@ def decoded(task: Any) -> Detections:
 def test_limits_are_those_that_are_set_and_else_the_files() -> None:
     assert len(decoded(tuned(detector(), PipelineSettings()))) == 6
     assert len(decoded(tuned(detector(), PipelineSettings(score=0.55)))) == 3
-    assert len(decoded(tuned(detector(), PipelineSettings(score=0.0)))) == 8
+    assert len(decoded(tuned(detector(), PipelineSettings(score=0.05)))) == 8
     assert len(decoded(tuned(detector(), PipelineSettings(max_objects=2)))) == 2
     dogs = decoded(tuned(detector(), PipelineSettings(only=("dog",))))
     assert set(dogs.classes.tolist()) == {1}
@@ -63,6 +63,8 @@ def test_limits_are_those_that_are_set_and_else_the_files() -> None:
 def test_limits_that_a_task_does_not_have_are_refused() -> None:
     with pytest.raises(ConfigError, match="no class 'tiger'"):
         tuned(detector(), PipelineSettings(only=("tiger",)))
+    with pytest.raises(ConfigError, match="at least 0"):
+        tuned(detector(), PipelineSettings(score=0.04))
     with pytest.raises(ConfigError, match="raw"):
         tuned(Raw(), PipelineSettings(score=0.5))
     raw = Raw()

@@ -38,6 +38,9 @@ CANDIDATES = 1000
 PAIRS = 256
 """Up to so many boxes all pairs are compared at once; beyond, a row at a time costs less."""
 
+TUNABLE_FROM = 0.05
+"""A device leaves every candidate from this score on, so that the limit can change while it runs."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -74,7 +77,17 @@ class Detector:
         self._limits = limits_of(config, labels)
 
     def tuned(self, **limits: Any) -> Detector:
-        """The same with other limits; raises ConfigError as the class does."""
+        """The same with other limits.
+
+        Raises:
+            ConfigError: as the class does, and for a score below what a device leaves.
+        """
+        score, lowest = limits.get("score"), self.filterable
+        if score is not None and lowest is not None and score < lowest[1]:
+            raise ConfigError(
+                f"score {score:g}: at least {lowest[1]:g} while it runs",
+                "Set a lower one in the recipe or the pipeline's file.",
+            )
         other = copy.copy(self)
         other._limits = limits_of(msgspec.structs.replace(self._config, **limits), self._labels)
         return other
@@ -83,7 +96,7 @@ class Detector:
     def filterable(self) -> tuple[str, float] | None:
         """The output that a device may filter, and by which score; None where that is no gain."""
         columns = self._decode is decode_columns
-        return (self._name, self._limits.score) if columns else None
+        return (self._name, min(self._config.score, TUNABLE_FROM)) if columns else None
 
     def decode(
         self, tensors: Mapping[str, NDArray[np.generic]], placed: Fit, size: tuple[int, int]
@@ -123,6 +136,7 @@ def decode_candidates(found: NDArray[np.generic], limits: Limits) -> Detections:
         return nothing()
     rows: Any = found
     finite("scores", rows["score"])
+    rows = rows[rows["score"] >= limits.score]
     return _suppressed(rows["box"], rows["score"], rows["label"], limits)
 
 
