@@ -222,7 +222,18 @@ def test_pipelines_may_come_and_go(manager: Manager) -> None:
     assert feeds(manager, progress, clock, *again) == [True, False]
 
 
-@pytest.mark.parametrize("state", ["backoff", "ended", "failed"])
+def test_pipelines_that_are_not_to_run_are_no_reason_to_wait(manager: Manager) -> None:
+    progress = Progress(notifier(manager), FakeClock())
+
+    progress([health(state="stopped"), health("b", "starting")], {})
+    before = manager.take()
+    progress([health(state="stopped"), health("b", "stopped")], {})
+
+    assert "READY=1" not in before
+    assert "READY=1" in manager.take()
+
+
+@pytest.mark.parametrize("state", ["backoff", "ended", "failed", "stopped"])
 def test_one_that_waits_or_is_over_does_not_count_as_still(manager: Manager, state: str) -> None:
     clock = FakeClock()
     progress = Progress(notifier(manager), clock)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from edgetrt import wire
 from edgetrt.agent.control import Control
 from edgetrt.agent.inbound import MOST_BYTES, Inbound
+from edgetrt.agent.intake import Intake
 from edgetrt.config import PipelineSettings
 from edgetrt.errors import EdgetrtError
 from edgetrt.types import Exchange
@@ -142,6 +143,52 @@ topics = st.sampled_from([wire.cmd("cam-1"), wire.desired("cam-1"), wire.ANNOUNC
 relaxed = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
+
+
+LINK = [
+    wire.encode(wire.GrantMessage(pipeline="street", rate_hz=1.0)),
+    wire.encode(wire.AnswerMessage(pipeline="street", what="snapshot", result={"file": "x"})),
+    b'{"kind":"frame","v":1,"pipeline":"street","frame":1,"mono_ns":1,"size":[1,1],"engine":"e",'
+    b'"latency_ms":1.0,"objects":[]}',
+    b'{"kind":"pipeline","v":1,"pipeline":"street","state":"running","backend":"b","engine":"e",'
+    b'"fps":1.0,"latency":null,"stages":{},"counters":{}}',
+]
+
+
+class Datagrams:
+    """A local link on which these wait."""
+
+    refused = 0
+
+    def __init__(self, *waiting: bytes) -> None:
+        self._waiting = list(waiting)
+
+    def receive(self) -> bytes | None:
+        return self._waiting.pop(0) if self._waiting else None
+
+
+class Results:
+    """A desk that counts."""
+
+    count = 0
+
+    def result(self, topic: str, frame: wire.FrameResult) -> None:
+        self.count += 1
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.binary(max_size=200) | st.sampled_from(LINK), st.data())
+def test_any_datagram_of_the_local_link_is_counted_or_is_what_it_says(
+    datagram: bytes, data: st.DataObject
+) -> None:
+    damaged = bytearray(datagram)
+    for _ in range(data.draw(st.integers(0, 3)) if damaged else 0):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    desk = Results()
+    link: Any = Datagrams(bytes(damaged))
+    intake = Intake("cam-1", link, desk, None, lambda: 1, lambda _: None)  # type: ignore[arg-type]
+    intake.read()
+    assert intake.malformed + desk.count + len(intake.pipelines.reports(1)) == 1
 
 
 @relaxed
