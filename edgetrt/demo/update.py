@@ -269,7 +269,7 @@ async def show(folder: Path, broker: BrokerConfig, say: Say) -> list[Case]:
     home.mkdir()
     with update_site.serving(site.public) as address:
         device = Device(home, broker, site.root, address)
-        async with _watching(broker, device) as (witness, transport):
+        async with watching(broker, device) as (witness, transport):
             play = Play(site, device, witness, transport, say)
             try:
                 await play.perform()
@@ -279,7 +279,7 @@ async def show(folder: Path, broker: BrokerConfig, say: Say) -> list[Case]:
 
 
 @contextlib.asynccontextmanager
-async def _watching(
+async def watching(
     broker: BrokerConfig, device: Device
 ) -> AsyncIterator[tuple[Witness, MqttTransport]]:
     """A connection of our own, for what the controller says and for what an outsider sees."""

@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -28,7 +28,7 @@ class Device:
         broker: where the agent connects.
         root: the first root metadata that the device trusts.
         repository: its address.
-        more: environment of single processes besides.
+        programs: what is started instead of `edgetrt`, by process.
     """
 
     def __init__(
@@ -37,9 +37,9 @@ class Device:
         broker: BrokerConfig,
         root: Path,
         repository: str,
-        more: Mapping[str, Mapping[str, str]] | None = None,
+        programs: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
-        self._folder, self._more = folder, more or {}
+        self._folder, self._programs = folder, programs or {}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         for name in ("run", "state", "cache", "logs"):
             (folder / name).mkdir(mode=0o700)
@@ -55,7 +55,7 @@ class Device:
     def start(self, *units: str) -> None:
         """Switch it on, or only some of its processes."""
         for unit in units or ("agent", "runtime"):
-            command = [sys.executable, "-m", "edgetrt", unit]
+            command = [*self._programs.get(unit, (sys.executable, "-m", "edgetrt")), unit]
             options = ["--config", self._folder / "agent.yaml", "--run-dir", self._folder / "run"]
             with self._log(unit) as log:
                 self._running[unit] = subprocess.Popen(
@@ -63,7 +63,7 @@ class Device:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
-                    env=self._environment(unit),
+                    env=self._environment(),
                     start_new_session=True,
                 )
 
@@ -93,13 +93,17 @@ class Device:
                 return f"the {unit} ended with {process.returncode}: {last}"
         return ""
 
+    def runs(self, unit: str) -> bool:
+        """Whether a process is there."""
+        return unit in self._running and self._running[unit].poll() is None
+
     def _log(self, unit: str) -> IO[bytes]:
         return (self._folder / "logs" / f"{unit}.log").open("ab")
 
-    def _environment(self, unit: str) -> dict[str, str]:
+    def _environment(self) -> dict[str, str]:
         made = {"EDGETRT_STATE": "state", "EDGETRT_CACHE": "cache"}
         folders = {name: str(self._folder / at) for name, at in made.items()}
-        return {**os.environ, PARENT: str(os.getpid()), **folders, **self._more.get(unit, {})}
+        return {**os.environ, PARENT: str(os.getpid()), **folders}
 
     def _write(self, broker: BrokerConfig, repository: str) -> None:
         """The two files that a person would write; JSON is YAML."""
