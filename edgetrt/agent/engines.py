@@ -8,11 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from edgetrt.asking import Answer, look_again
 from edgetrt.errors import EdgetrtError, UpdateError
 from edgetrt.update import built
 
 if TYPE_CHECKING:
+    from edgetrt.asking import Answer
     from edgetrt.update.built import Built
     from edgetrt.update.release import Release
 
@@ -49,7 +49,7 @@ class UnitEngines:
     Args:
         root: folder of updates.
         units: the supervisor.
-        runtime: socket of the runtime.
+        look: lets the runtime look again what should run; `partial(asking.look_again, socket)`.
         stopping: whether this process is about to end: nothing is waited for then.
         sleep: waits so many seconds.
         start_s: how long a runtime that did not run may take.
@@ -59,12 +59,12 @@ class UnitEngines:
         self,
         root: Path,
         units: Workers,
-        runtime: Path,
+        look: Callable[[], Answer],
         stopping: Callable[[], bool] = lambda: False,
         sleep: Callable[[float], None] = time.sleep,
         start_s: float = _START_S,
     ) -> None:
-        self._root, self._units, self._runtime = root, units, runtime
+        self._root, self._units, self._look = root, units, look
         self._stopping, self._sleep, self._start_s = stopping, sleep, start_s
         self._building = ""
 
@@ -139,7 +139,7 @@ class UnitEngines:
 
     def _ask(self) -> Answer:
         """Let the runtime look again; one that does not run is started, one that is silent anew."""
-        answer = look_again(self._runtime)
+        answer = self._look()
         if answer.state in ("taken", "refused") or self._stopping():
             return answer
         try:
@@ -149,7 +149,7 @@ class UnitEngines:
         begun = time.monotonic()
         while time.monotonic() - begun < self._start_s and not self._stopping():
             self._sleep(_LOOK_S)
-            answer = look_again(self._runtime)
+            answer = self._look()
             if answer.state != "installed":
                 break
         return answer

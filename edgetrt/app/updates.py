@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgetrt.app.places import RUNTIME_SOCKET
 from edgetrt.app.serving import updates_dir
+from edgetrt.asking import look_again
 from edgetrt.children import Children, how_it_ended
 from edgetrt.errors import ConfigError, EdgetrtError
 
@@ -67,7 +69,8 @@ def open_updating(
         return {of: demand.rate_hz for of, demand in demands().items()}
 
     local = assemble(name, host(), device.update, path, root, progress)
-    engines = UnitEngines(root, workers(), sockets / RUNTIME_SOCKET, stop.is_set)
+    look = partial(look_again, sockets / RUNTIME_SOCKET)
+    engines = UnitEngines(root, workers(), look, stop.is_set)
     prover = WatchProver(watch, rates_hz, board)
     switching = Switching(local.layout, engines, Gate(root, BoardHeadroom(board)), prover)
     updating = Updating(local, switching, engines, watch, stop, demands)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ pytest.importorskip("tuf", reason="the extra `update` is not installed")
 
 from edgetrt import wire
 from edgetrt.agent.engines import UnitEngines
+from edgetrt.asking import look_again
 from edgetrt.errors import EdgetrtError, UpdateError
 from edgetrt.link import Receiver, Sender
 from edgetrt.update import built
@@ -68,7 +70,11 @@ class Bench:
         self.release = folder / "releases" / DIGEST
         self.runtime = folder / "runtime.sock"
         self.engines = UnitEngines(
-            folder, self.units, self.runtime, sleep=lambda _: None, start_s=1
+            folder,
+            self.units,
+            partial(look_again, self.runtime),
+            sleep=lambda _: None,
+            start_s=1,
         )
 
     def build(self) -> Built | None:
@@ -230,7 +236,9 @@ def test_who_cannot_start_it_waits_for_who_does(tmp_path: Path) -> None:
 
 def test_nothing_is_waited_for_when_the_agent_stops(tmp_path: Path) -> None:
     units = Units()
-    engines = UnitEngines(tmp_path, units, tmp_path / "runtime.sock", lambda: True)
+    engines = UnitEngines(
+        tmp_path, units, partial(look_again, tmp_path / "runtime.sock"), lambda: True
+    )
     engines.restore(None)
 
     assert units.asked == []

@@ -11,9 +11,13 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+from edgetrt import wire
+from edgetrt.agent.engines import UnitEngines
+from edgetrt.asking import Answer
 from edgetrt.errors import EngineBuildError
 from edgetrt.update import durable, keys
 from edgetrt.update.built import Built, BuiltPipeline, Failure
+from edgetrt.update.built import write as write_built
 from edgetrt.update.desired import Desired, Policy, sign
 from edgetrt.update.gate import Gate
 from edgetrt.update.layout import Layout
@@ -202,6 +206,54 @@ class FileEngines:
         return path.read_text() if path.exists() else ""
 
 
+class Processes:
+    """The supervisor and the runtime as `UnitEngines` sees them, over files; a power cut ends a build.
+
+    Args:
+        root: folder of updates.
+        folder: for what the runtime serves, which it says again after a cut.
+        moment: called wherever the plug could be pulled.
+    """
+
+    def __init__(self, root: Path, folder: Path, moment: Callable[[str], None]) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._root, self._folder, self._moment = root, folder, moment
+        self.states: dict[str, str] = {}
+
+    def start(self, unit: str) -> None:
+        self._moment(f"before starting {unit[:5]}")
+        self.states[unit] = "activating"
+        digest = unit.partition("@")[2]
+        part = BuiltPipeline(
+            name="street", engine=digest, backend="fake", precision="fp16", model="street.onnx"
+        )
+        self._moment("while building")
+        write_built(self._root, Built(digest=digest, built_at=0.0, pipelines=(part,)))
+        self._moment("behind building")
+
+    def restart(self, unit: str) -> None:
+        """It always runs."""
+
+    def stop(self, unit: str) -> None:
+        self.states[unit] = "inactive"
+
+    def state(self, unit: str) -> str:
+        """At work when it is asked for the first time, done at the second."""
+        return self.states.pop(unit, "inactive")
+
+    def reason(self, unit: str) -> str:
+        return ""
+
+    def look(self) -> Answer:
+        """The runtime takes what `current` leads to, between two moments."""
+        self._moment("before the runtime looks")
+        digest = Layout(self._root).current()
+        durable.replace(self._folder / "serving", digest.encode())
+        self._moment("behind the runtime's look")
+        taken = (wire.Taken(pipeline="street", did="swapped", engine=digest),) if digest else ()
+        return Answer("taken", "", taken)
+
+
 class Room:
     """Headroom that a test takes away."""
 
@@ -229,7 +281,10 @@ class Judge:
 
 
 class Device:
-    """One device; made anew from its folder, as after a restart."""
+    """One device; made anew from its folder, as after a restart.
+
+    With a `moment` its engines are those of the agent, over processes that are files.
+    """
 
     def __init__(
         self,
@@ -243,6 +298,7 @@ class Device:
         clock: Clock | None = None,
         wrap: Callable[[State, Step], Step] = lambda _, step: step,
         store: Callable[[Store], Store] = lambda store: store,
+        moment: Callable[[str], None] | None = None,
     ) -> None:
         self.folder, self.clock = folder, clock or Clock()
         self.layout, self.room = Layout(folder / "update"), Room()
@@ -254,9 +310,12 @@ class Device:
         self.verifying = Verifying(
             DEVICE, host or Host(), self.layout, self.trust, sources, now_s=self.now_s
         )
+        updates = self.layout.root
+        world = Processes(updates, folder / "engines", moment or (lambda _: None))
+        real = UnitEngines(updates, world, world.look, sleep=lambda _: None)
         switching = Switching(
             self.layout,
-            self.engines,
+            self.engines if moment is None else real,
             Gate(self.layout.root, self.room),
             Judge(good),
             self.now_s,

@@ -1,4 +1,4 @@
-"""What comes over the broker: the controller's word counts, anybody else's leaves a count and nothing more."""
+"""What comes over the broker: the controller's word counts, anybody else's leaves a count and no more."""
 
 from __future__ import annotations
 
@@ -49,7 +49,9 @@ class Porch:
         """Every file of the device but the repository's own metadata, which was verified."""
         root = self.device.layout.root
         files = (path for path in root.rglob("*") if path.is_file())
-        return {str(path): path.read_bytes() for path in files if root / "trust" not in path.parents}
+        return {
+            str(path): path.read_bytes() for path in files if root / "trust" not in path.parents
+        }
 
     def settings(self, generation: int, key: str = "assignment-0", **settings: object) -> bytes:
         told = {

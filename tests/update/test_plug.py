@@ -101,13 +101,14 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     return Prepared(tmp_path_factory.mktemp("plug"))
 
 
-def run(prepared: Prepared, folder: Path, plug: Plug, good: bool) -> None:
+def run(prepared: Prepared, folder: Path, plug: Plug, good: bool, real: bool = False) -> None:
     device = Device(
         folder,
         prepared.root,
         good=good,
         wrap=crashing(plug),
         store=lambda store: CrashingStore(store, plug),
+        moment=plug.moment if real else None,
     )
     device.machine.offer(offer(prepared.envelope, prepared.bundle))
     device.settle()
@@ -123,10 +124,10 @@ def assert_whole(device: Device, prepared: Prepared) -> str:
     return serves
 
 
-def go_on(prepared: Prepared, folder: Path, good: bool) -> None:
+def go_on(prepared: Prepared, folder: Path, good: bool, real: bool = False) -> None:
     """Power is back: everything ends by itself, as the table says it must."""
     assert_whole(Device(folder, prepared.root), prepared)
-    device = Device(folder, prepared.root, good=good)
+    device = Device(folder, prepared.root, good=good, moment=Plug(None).moment if real else None)
     device.machine.offer(offer(prepared.envelope, prepared.bundle))  # it is retained: comes again
     record = device.settle()
     assert record.code is (Code.SUCCEEDED if good else Code.ROLLED_BACK)
@@ -154,6 +155,24 @@ def test_a_cut_at_any_boundary_leaves_the_old_or_the_new_release(
         with pytest.raises(PowerCut):
             run(prepared, folder, Plug(at), good)
         go_on(prepared, folder, good)
+
+
+@pytest.mark.parametrize("good", [True, False], ids=["good", "bad"])
+@pytest.mark.parametrize("part", range(4))
+def test_a_cut_at_any_boundary_of_the_agents_own_engines_does_as_well(
+    prepared: Prepared, tmp_path: Path, good: bool, part: int
+) -> None:
+    plug = Plug(None)
+    run(prepared, prepared.copy(tmp_path / "whole"), plug, good, real=True)
+    ours = {"before starting build", "while building", "behind building"}
+    assert ours | {"before the runtime looks", "behind the runtime's look"} <= set(plug.moments)
+    first = plug.moments.index("before doing BUILD")
+
+    for at in range(first + part, len(plug.moments), 4):
+        folder = prepared.copy(tmp_path / str(at))
+        with pytest.raises(PowerCut):
+            run(prepared, folder, Plug(at), good, real=True)
+        go_on(prepared, folder, good, real=True)
 
 
 def test_power_that_never_holds_ends_in_a_verdict(prepared: Prepared, tmp_path: Path) -> None:
