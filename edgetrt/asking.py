@@ -39,7 +39,9 @@ class Answer:
     pipelines: tuple[wire.Taken, ...] = ()
 
 
-def look_again(runtime: Path, pipeline: str = "", timeout_s: float = LOOK_S) -> Answer:
+def look_again(
+    runtime: Path, pipeline: str = "", timeout_s: float = LOOK_S, shadow: int = 0
+) -> Answer:
     """Let the running runtime look again what should run; returns when it does.
 
     A runtime that ends over it and starts again is asked again: it began with what should run.
@@ -48,10 +50,12 @@ def look_again(runtime: Path, pipeline: str = "", timeout_s: float = LOOK_S) -> 
         runtime: its socket.
         pipeline: this one only; empty = everything.
         timeout_s: how long to wait for the answer.
+        shadow: how many live frames new networks look at beside the old ones, before they take over;
+            `Taken.agreement` tells how far both agreed.
     """
 
     def question(reply: str) -> wire.Struct:
-        return wire.ActivateMessage(pipeline=pipeline, reply=reply)
+        return wire.ActivateMessage(pipeline=pipeline, reply=reply, shadow=shadow)
 
     try:
         told = ask(runtime, question, timeout_s)

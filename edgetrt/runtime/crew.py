@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from edgetrt import journal
 from edgetrt.errors import CudaError, EdgetrtError
+from edgetrt.runtime.shadow import Agreement
 from edgetrt.types import Grant
 from edgetrt.wire import Taken
 
@@ -74,6 +75,12 @@ class Post:
     def failed(self) -> bool:
         """Whether it gave up."""
         return self.over and self.supervisor.meter.state == "failed"
+
+    def take(self, job: Job) -> None:
+        """Do another job from the next opening on, and at its rate from now on."""
+        if job.rate_hz != self.job.rate_hz:
+            self.supervisor.grant(Grant(job.rate_hz))
+        self.job = job
 
     def start(self) -> None:
         """Begin."""
@@ -145,7 +152,9 @@ class Crew:
         lost = (post.supervisor.fatal for post in self._list().values())
         return self._fatal or next((error for error in lost if error is not None), None)
 
-    def apply(self, look: Callable[[], Mapping[str, Job]], only: str = "") -> list[Taken]:
+    def apply(
+        self, look: Callable[[], Mapping[str, Job]], only: str = "", shadow: int = 0
+    ) -> list[Taken]:
         """Let other jobs be done from now on: what changed is changed, one after the other.
 
         First networks are swapped, each loaded and warmed beside the one that serves; then what is gone
@@ -154,6 +163,7 @@ class Crew:
         Args:
             look: gives all that shall be done, by pipeline name; asked when its turn has come.
             only: look at this pipeline alone; empty = at all of them.
+            shadow: how many live frames a network that is swapped in looks at before, to compare.
 
         Returns:
             What became of each; one that did not take its job does what it did before.
@@ -165,7 +175,7 @@ class Crew:
             jobs, here = look(), self._list()
             names = [name for name in {**jobs, **here} if only in ("", name)]
             names.sort(key=lambda name: _turn(here.get(name), jobs.get(name)))
-            return [self._settle(name, jobs.get(name)) for name in names if not self._closed]
+            return [self._settle(n, jobs.get(n), shadow) for n in names if not self._closed]
 
     def close(self, patience_s: float = STOP_S) -> bool:
         """End every pipeline and wait for it; True when none of them failed."""
@@ -186,14 +196,16 @@ class Crew:
         with self._guard:
             return dict(self._posts)
 
-    def _settle(self, name: str, job: Job | None) -> Taken:
+    def _settle(self, name: str, job: Job | None, shadow: int) -> Taken:
         post = self._posts.get(name)
         try:
+            if post is not None and job is not None and _swaps(post, job):
+                return self._swapped(post, job, shadow)
             did = self._change(name, post, job)
+            why = self._await_engine(name) if did == "kept" else ""
         except EdgetrtError as error:
             self._note(name, error)
             return Taken(pipeline=name, did="kept", engine=self._engine(name), error=error.message)
-        why = self._await_engine(name) if did == "kept" else ""
         return Taken(pipeline=name, did=did, engine=self._engine(name), error=why)
 
     def _note(self, name: str, error: EdgetrtError) -> None:
@@ -211,6 +223,10 @@ class Crew:
         post, deadline = self._posts[name], time.monotonic() + LOAD_S
         supervisor = post.supervisor
         while not (supervisor.engine or post.over or supervisor.meter.state == "backoff"):
+            if supervisor.meter.state == "stopped":  # it will open its network when it is let on
+                network = ready(post.job)
+                supervisor.engine = network.fingerprint
+                network.close()
             if self._closed or time.monotonic() > deadline:
                 return f"its network was not loaded within {LOAD_S:.0f} s"
             time.sleep(_GLANCE_S)
@@ -226,19 +242,32 @@ class Crew:
         if _anew(post, job):
             self._replace(post, job)
             return "restarted"
-        if post.job.rate_hz != job.rate_hz:
-            post.supervisor.grant(Grant(job.rate_hz))
-        did = "kept" if post.over or post.job.network == job.network else "swapped"
-        if did == "swapped":
-            self._swap(post, job)
-        post.job = job
-        return did
+        post.take(job)
+        return "kept"
 
-    def _swap(self, post: Post, job: Job) -> None:
-        network = ready(job)
-        before, post.job = post.job, job  # a pipeline that opens again meanwhile opens the new one
+    def _swapped(self, post: Post, job: Job, shadow: int) -> Taken:
+        """Load and warm the new network, let it look at live frames first if wanted, and swap it in."""
+        network, agreed = ready(job), Agreement(None, 0)
+        if shadow > 0 and post.supervisor.pipeline is not None:
+            try:
+                agreed = post.supervisor.shadow(network, shadow)
+            except EdgetrtError:
+                network.close()
+                raise
+        self._swap(post, job, network)
+        return Taken(
+            pipeline=job.name,
+            did="swapped",
+            engine=post.supervisor.engine,
+            agreement=agreed.value,
+            compared=agreed.frames,
+        )
+
+    def _swap(self, post: Post, job: Job, network: Network) -> None:
+        before = post.job
+        post.take(job)  # a pipeline that opens again meanwhile opens the new one
         if not post.supervisor.swap(network, SWAP_S):
-            post.job = before
+            post.take(before)
             state = post.supervisor.meter.state
             raise EdgetrtError(
                 f"pipeline {job.name!r}: it is {state} and took no other network",
@@ -298,6 +327,11 @@ def ready(job: Job) -> Network:
 def _anew(post: Post, job: Job) -> bool:
     """Whether a pipeline must be begun again for its job."""
     return post.failed or post.job.parts != job.parts or (post.over and post.job != job)
+
+
+def _swaps(post: Post, job: Job) -> bool:
+    """Whether another network, and nothing but the rate besides, is all that changes."""
+    return not _anew(post, job) and not post.over and post.job.network != job.network
 
 
 def _turn(post: Post | None, job: Job | None) -> int:

@@ -165,7 +165,7 @@ class Service:
     def _look(self, message: wire.ActivateMessage) -> None:
         """Do what should be done now, and say what became of it."""
         try:
-            taken = self.crew.apply(self._jobs, message.pipeline)
+            taken = self.crew.apply(self._jobs, message.pipeline, message.shadow)
             error = "; ".join(f"{one.pipeline}: {one.error}" for one in taken if one.error)
             if message.pipeline and not taken:
                 error = f"no pipeline {message.pipeline!r} should run here"

@@ -12,7 +12,8 @@ from edgetrt import journal
 from edgetrt.errors import ConfigError, CudaError, EdgetrtError, ModelError
 from edgetrt.runtime.glimpse import Glimpse
 from edgetrt.runtime.pipeline import Pipeline
-from edgetrt.runtime.tuning import Tuning
+from edgetrt.runtime.shadow import Agreement, shadow
+from edgetrt.runtime.tuning import Tuning, tuned
 from edgetrt.types import Grant
 
 if TYPE_CHECKING:
@@ -125,6 +126,18 @@ class Supervisor:
             if self.pipeline is not None:
                 self.pipeline.leave.set()
             return not self._over
+
+    def shadow(self, network: Network, frames: int) -> Agreement:
+        """Let another network look at this pipeline's frames, with the limits that are in force here.
+
+        Raises:
+            InferenceError: it does not answer.
+        """
+        try:
+            task = tuned(network.task, self._tuning.settings)
+        except ConfigError:  # limits that it cannot do would be left out of it, too
+            task = network.task
+        return shadow(network, task, self.glimpse.next, frames)
 
     def swap(self, network: Network, timeout_s: float) -> bool:
         """Give the pipeline another network between two frames; False when it did not take it.

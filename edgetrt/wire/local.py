@@ -59,11 +59,15 @@ class AnswerMessage(Struct, frozen=True, kw_only=True, tag="answer"):
 class ActivateMessage(Struct, frozen=True, kw_only=True, tag="activate"):
     """What should run may be another thing now: look again, and run that; agent or command -> runtime.
 
-    `pipeline` empty = everything. `reply` is the name of the asker's socket, beside the runtime's own.
+    Attributes:
+        pipeline: this one only; empty = everything.
+        reply: name of the asker's socket, beside the runtime's own.
+        shadow: how many live frames a new network looks at beside the old one, before it takes over.
     """
 
     pipeline: str = ""
     reply: str
+    shadow: int = 0
 
 
 class Taken(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,12 +77,17 @@ class Taken(msgspec.Struct, frozen=True, kw_only=True):
         did: `kept` as it was, `swapped` between two frames, `started`, `restarted` or `stopped`.
         engine: that it runs now.
         error: why it did not take what it should; it does what it did before.
+        agreement: of the new network with the old one on the same live frames, 0..1; None = they were
+            not compared, or there was nothing to compare.
+        compared: frames of that.
     """
 
     pipeline: str
     did: str
     engine: str = ""
     error: str = ""
+    agreement: float | None = None
+    compared: int = 0
 
 
 class ActivatedMessage(Struct, frozen=True, kw_only=True, tag="activated"):

@@ -151,7 +151,7 @@ def test_health_of_every_pipeline_is_told_to_the_end(tmp_path: Path) -> None:
             lambda: jobs,
             keep,
             inbox,
-            SystemClock(),  # type: ignore[func-returns-value]
+            SystemClock(),
         )
         assert service.run(threading.Event())
     last = {}

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgetrt.asking import look_again
+from edgetrt.runtime.network import Network
+from edgetrt.runtime.shadow import shadow
+from edgetrt.types import Detections, RawOutput, Result
+from tests.runtime.scenes import backend, frame, network
+from tests.runtime.test_service import did, done, job, running, wait_for
+
+
+def boxes(*found: tuple[float, int]) -> Detections:
+    """Squares of 10 pixels at these places, of these classes."""
+    corners = [[x, 0.0, x + 10.0, 10.0] for x, _ in found]
+    return Detections(
+        np.array(corners, np.float32).reshape(-1, 4),
+        np.linspace(1, 0.5, len(found), dtype=np.float32),
+        np.array([k for _, k in found], np.int32),
+    )
+
+
+class Says:
+    """A task whose answer is known beforehand."""
+
+    def __init__(self, output: Detections | RawOutput) -> None:
+        self.output = output
+
+    def decode(self, *_: object) -> Detections | RawOutput:
+        return self.output
+
+    def tuned(self, **_: object) -> Says:
+        return self
+
+
+def in_turn(outputs: Iterable[Detections | RawOutput]) -> Callable[[float], Result | None]:
+    """What a running pipeline answers; then nothing more."""
+    results = (
+        Result("a", frame(n), output, ("cat", "dog"), "old", 0) for n, output in enumerate(outputs)
+    )
+    return lambda _: next(results, None)
+
+
+def agreed(other: Detections | RawOutput, *old: Detections | RawOutput) -> float | None:
+    found = shadow(network(), Says(other), in_turn(old), len(old), within_s=20.0)
+    assert found.frames == len(old)
+    return found.value
+
+
+def test_boxes_agree_in_the_share_that_has_a_partner() -> None:
+    old = boxes((0, 2), (50, 2))
+
+    assert agreed(boxes((0, 2), (50, 2)), old) == 1.0
+    assert agreed(boxes((0, 2)), old) == pytest.approx(2 / 3)
+    assert agreed(boxes((2, 2), (90, 2)), old) == pytest.approx(0.5)
+    assert agreed(boxes((6, 2)), boxes((0, 2))) == 0.0
+
+
+def test_a_box_is_the_partner_of_one_only() -> None:
+    assert agreed(boxes((0, 2), (1, 2)), boxes((0, 2))) == pytest.approx(2 / 3)
+
+
+def test_labels_count_and_not_their_numbers() -> None:
+    assert agreed(boxes((0, 0)), boxes((0, 0))) == 0.0  # a thing is no cat
+
+
+def test_frames_without_any_object_say_nothing() -> None:
+    assert agreed(boxes(), boxes(), boxes()) is None
+
+
+def test_tensors_agree_in_their_cosine() -> None:
+    def raw(*values: float, name: str = "y") -> RawOutput:
+        return RawOutput({name: np.array(values, np.float32)})
+
+    assert agreed(raw(1, 0), raw(2, 0)) == pytest.approx(1.0)
+    assert agreed(raw(1, 0), raw(0, 1)) == pytest.approx(0.0)
+    assert agreed(raw(1, 0), raw(1, 0, 0)) == 0.0
+    assert agreed(raw(1, 0), raw(1, 0, name="z")) == 0.0
+    assert agreed(raw(1, 0), boxes()) == 0.0
+
+
+def test_it_ends_in_time_when_no_frame_comes() -> None:
+    found = shadow(network(), Says(boxes()), lambda _: None, 5, within_s=0.05)
+
+    assert (found.value, found.frames) == (None, 0)
+
+
+def test_a_runtime_compares_before_it_swaps(tmp_path: Path) -> None:
+    with running(tmp_path, job("a")) as device:
+        device.jobs = {"a": job("a", engine="second")}
+        answer = look_again(tmp_path / "runtime.sock", timeout_s=20.0, shadow=7)
+        assert did(answer) == {"a": ("swapped", "second")}
+        (one,) = answer.pipelines
+        assert one.compared == 7
+        assert one.agreement == pytest.approx(1.0)
+        served = done(device, "a")
+        wait_for(lambda: done(device, "a") > served)
+
+
+def test_a_network_that_fails_on_live_frames_is_not_swapped_in(tmp_path: Path) -> None:
+    broken = backend()
+
+    def breaks_later() -> Network:
+        loaded = network(broken, fingerprint="second")
+        warm = loaded.warm
+
+        class Warmed(Network):
+            def warm(self) -> None:
+                warm()
+                broken.fail_next = 1
+
+        return Warmed(loaded.fingerprint, loaded.backend, loaded.labels, loaded.lanes, loaded.task)
+
+    with running(tmp_path, job("a")) as device:
+        device.jobs = {"a": replace(job("a", engine="second"), load=breaks_later)}
+        answer = look_again(tmp_path / "runtime.sock", timeout_s=20.0, shadow=3)
+        assert (answer.state, did(answer)) == ("refused", {"a": ("kept", "first")})
+    assert broken.open == 0
