@@ -18,6 +18,7 @@
         PowerModeError                 a power mode that cannot be set
       TransportError                 the MQTT broker
         NotConnectedError              there is no connection now
+        TakenOverError                 somebody else connected under this device's name
         UnheardError                   the broker took a message, and nobody subscribes to it
         MessageError                   a message that does not follow the contract
         CommandError                   a command that is refused, or was not done
@@ -152,6 +153,10 @@ class TransportError(EdgetrtError):
 
 class NotConnectedError(TransportError):
     """There is no connection to the broker now."""
+
+
+class TakenOverError(TransportError):
+    """The broker gave this device's session to another client with its name."""
 
 
 class UnheardError(TransportError):

@@ -262,11 +262,13 @@ class PipelineHealth:
 class ConnectionState:
     """Whether there is a connection to the broker, and why not.
 
-    `reason` is for people and empty while connected.
+    `reason` is for people and empty while connected. `taken_over`: the broker gave our place to another
+    client with our name.
     """
 
     connected: bool
     reason: str = ""
+    taken_over: bool = False
 
 
 @dataclass(frozen=True, slots=True)

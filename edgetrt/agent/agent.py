@@ -17,6 +17,7 @@ from edgetrt.agent.outbox import Outbox
 from edgetrt.agent.remote import Remote
 from edgetrt.agent.reporter import Reporter
 from edgetrt.agent.session import Session
+from edgetrt.agent.twins import Twins
 from edgetrt.memory import resident_bytes
 from edgetrt.types import BoardState
 
@@ -72,6 +73,7 @@ class Agent:
         board: Callable[[], BoardState] = BoardState,
         updating: Updating | None = None,
         config_path: Path | None = None,
+        complaints: tuple[wire.Reason, ...] = (),
         monotonic_ns: Callable[[], int] = time.monotonic_ns,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -86,6 +88,7 @@ class Agent:
         self._board = board
         self._updating = updating
         self._config_path = config_path
+        self._complaints = complaints
         self._monotonic_ns = monotonic_ns
         self._wall = wall
         self._started_ns = monotonic_ns()
@@ -140,6 +143,7 @@ class Agent:
             self._on_change,
             None if self._updating is None else self._updating.watch,
         )
+        twins = Twins(identity, self._now)
         self._remote = Remote(
             identity,
             config,
@@ -153,6 +157,7 @@ class Agent:
             run_folder=self._run_folder,
             state_folder=self._state_folder,
             desired=None if self._updating is None else self._updating.take,
+            status=twins.heard,
             updating=lambda: self._updating is not None and _is_underway(self._updating.report),
         )
         self._reporter = Reporter(
@@ -168,7 +173,7 @@ class Agent:
             self._run_folder,
             self._state_folder,
             self._board,
-            self._remote.reasons,
+            lambda: (*self._remote.reasons(), *twins.reasons(), *self._complaints),
         )
         self._session = Session(
             identity,
@@ -178,6 +183,7 @@ class Agent:
             self._reporter.due.set,
             lambda: None if self._updating is None else self._updating.report,
             lambda: (self._remote.control.wanted.generation, self._remote.unsettled()),
+            twins,
         )
         self._home_assistant = HomeAssistant(
             config.home_assistant,

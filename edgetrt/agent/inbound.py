@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-MOST_BYTES = {"desired": 64 * 1024, "cmd": 16 * 1024, "announce": 4 * 1024}
+MOST_BYTES = {"desired": 64 * 1024, "cmd": 16 * 1024, "announce": 4 * 1024, "status": 4 * 1024}
 """Of a message, by the name of its topic."""
 
 Handler = Callable[["Message"], None]
@@ -60,7 +60,8 @@ class Inbound:
     def _handler(self, message: Message) -> Handler:
         address = wire.parse(message.topic)
         name = address.topic.name
-        if address.topic.direction != "down" or address.device not in ("", self._device):
+        meant = address.topic.direction == "down" or name == "status"
+        if not meant or address.device not in ("", self._device):
             raise MessageError(f"{message.topic}: not for {self._device}")
         if len(message.payload) > MOST_BYTES[name]:
             raise MessageError(f"{len(message.payload)} bytes, at most {MOST_BYTES[name]} are read")

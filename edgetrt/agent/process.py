@@ -37,8 +37,12 @@ class Connect(Protocol):
         /,
         *,
         subscriptions: tuple[str, ...],
+        recalled: tuple[str, ...],
     ) -> Transport:
-        """Make it, from who we are to the broker, the last will, and what we subscribe to."""
+        """Make it, from who we are to the broker, the last will, and what we subscribe to.
+
+        `recalled` is asked for on every connection anew, for what the broker keeps there.
+        """
 
 
 def run_agent(
@@ -50,6 +54,7 @@ def run_agent(
     board: Callable[[], BoardState] = BoardState,
     updating: Updating | None = None,
     config_path: Path | None = None,
+    complaints: tuple[wire.Reason, ...] = (),
 ) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit code.
 
@@ -62,6 +67,7 @@ def run_agent(
         board: asked for power mode and temperatures.
         updating: walks this device's updates; None = it takes none.
         config_path: the file that `config` comes from.
+        complaints: what was wrong before the start, for health.
 
     Raises:
         ConfigError: no usable device name, or a file of `broker` cannot be read.
@@ -74,6 +80,7 @@ def run_agent(
             identity.device,
             lambda: last_will(identity, time.time()),
             subscriptions=wire.everything_to(identity.device),
+            recalled=(wire.status(identity.device),),
         )
         path = None if folder is None else folder / "outbox" / f"{identity.device}.db"
         agent = Agent(
@@ -88,6 +95,7 @@ def run_agent(
             board=board,
             updating=updating,
             config_path=config_path,
+            complaints=complaints,
         )
         asyncio.run(_serve(agent))
     return 0

@@ -51,6 +51,7 @@ class Remote:
         config_path: the device's config file.
         run_folder: where the runtime's socket is; None = there is none.
         state_folder: what survives; None = nothing does.
+        status: looks at our own status as the broker kept it.
         desired: takes a signed `desired`; None = this device takes none.
         updating: whether an update is on its way.
         table: every command.
@@ -73,6 +74,7 @@ class Remote:
         config_path: Path | None = None,
         run_folder: Path | None = None,
         state_folder: Path | None = None,
+        status: Handler = lambda _: None,
         desired: Callable[[bytes], None] | None = None,
         updating: Callable[[], bool] = lambda: False,
         table: Mapping[str, Command] = TABLE,
@@ -97,7 +99,11 @@ class Remote:
         )
         audit = Audit(None if state_folder is None else state_folder / "audit")
         self._answering = Answering(means, transport, desk, audit, table)
-        handlers: dict[str, Handler] = {"cmd": self._answering.take, "announce": _announced}
+        handlers: dict[str, Handler] = {
+            "cmd": self._answering.take,
+            "announce": _announced,
+            "status": status,
+        }
         if desired is not None:
             handlers["desired"] = lambda message: desired(message.payload)
         elif config.control.unsigned_settings and config.update is None:

@@ -16,6 +16,7 @@ from edgetrt.app.networks import (
 from edgetrt.app.pipelines import STDOUT, join, open_source, supervisor, whole_sink
 from edgetrt.app.places import RUNTIME_SOCKET, cache_dir, run_dir, state_dir
 from edgetrt.app.processes import broker_of, demands, job, run_agent, run_runtime, stop_on_signals
+from edgetrt.app.remembered import device_config
 from edgetrt.app.serving import Serving, parts, updates_dir, wanted
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "broker_of",
     "cache_dir",
     "demands",
+    "device_config",
     "job",
     "join",
     "open_deployed",

@@ -101,8 +101,12 @@ def job(serving: Serving, sinks: Callable[[], Sequence[Sink]] = tuple) -> Job:
     )
 
 
-def run_agent(device: DeviceConfig, base: Path, sockets: Path) -> int:
-    """Be the agent process until a signal ends it; returns the exit code."""
+def run_agent(device: DeviceConfig, base: Path, sockets: Path, complaint: str = "") -> int:
+    """Be the agent process until a signal ends it; returns the exit code.
+
+    `complaint`: what is wrong with the config file, when `device` is the last good one.
+    """
+    from edgetrt import wire
     from edgetrt.agent import process
     from edgetrt.agent.identity import identify
     from edgetrt.app.updates import open_updating
@@ -113,8 +117,17 @@ def run_agent(device: DeviceConfig, base: Path, sockets: Path) -> int:
     connect = partial(MqttTransport, broker)
     look = partial(demands, device, base)
     updating = open_updating(device, base, name, sockets, board, look)
+    reason = wire.Reason(state="degraded", code="config", about=base.name, text=complaint)
     return process.run_agent(
-        device, sockets / AGENT_SOCKET, connect, state_dir(), look(), board, updating, base
+        device,
+        sockets / AGENT_SOCKET,
+        connect,
+        state_dir(),
+        look(),
+        board,
+        updating,
+        base,
+        (reason,) if complaint else (),
     )
 
 

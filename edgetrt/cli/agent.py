@@ -17,9 +17,8 @@ def agent(
     ] = None,
 ) -> None:
     """Report this device's results and health to the MQTT broker."""
-    from edgetrt import app, children, document
-    from edgetrt.config import DeviceConfig
+    from edgetrt import app, children
 
     children.follow_parent()
-    device = document.load(config, DeviceConfig)
-    app.run_agent(device, config, run_dir or app.run_dir())
+    device, complaint = app.device_config(config)
+    app.run_agent(device, config, run_dir or app.run_dir(), complaint)

@@ -20,10 +20,9 @@ def runtime(
     ] = None,
 ) -> None:
     """Run every pipeline of this device and hand the results to the agent."""
-    from edgetrt import app, children, document
-    from edgetrt.config import DeviceConfig
+    from edgetrt import app, children
 
     children.follow_parent()
-    device = document.load(config, DeviceConfig)
+    device, _ = app.device_config(config)
     if not app.run_runtime(device, config, run_dir or app.run_dir(), frames):
         raise typer.Exit(1)

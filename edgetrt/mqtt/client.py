@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from paho.mqtt.client import Client
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
 
 from edgetrt.wire import QOS
 
@@ -17,9 +18,31 @@ if TYPE_CHECKING:
     from edgetrt.types import Exchange
 
 
+_BARE = 2
+"""Bytes of an acknowledgement that says no more than its number."""
+
+
+class QuickClient(Client):
+    """paho's client, with a short way for the packet that comes for every message.
+
+    For each acknowledgement paho makes a table of all reasons and one of all properties that MQTT knows,
+    which is a sixth of what a message costs. One that is bare means success and has neither.
+    """
+
+    def _handle_pubackcomp(self, cmd: Literal["PUBACK", "PUBCOMP"]) -> MQTTErrorCode:
+        packet = self._in_packet["packet"]
+        if cmd != "PUBACK" or len(packet) != _BARE:
+            return super()._handle_pubackcomp(cmd)
+        number = int.from_bytes(packet, "big")
+        with self._out_message_mutex:
+            if number not in self._out_messages:
+                return MQTTErrorCode.MQTT_ERR_SUCCESS
+            return self._do_on_publish(number, _SUCCESS, _NOTHING)
+
+
 def make_client(endpoint: Endpoint, settings: Settings, will: tuple[str, bytes] | None) -> Client:
     """Configure everything but the callbacks; connects nothing."""
-    client = Client(
+    client = QuickClient(
         CallbackAPIVersion.VERSION2,
         client_id=endpoint.client_id,
         protocol=MQTTProtocolVersion.MQTTv5,
@@ -84,3 +107,6 @@ def _connect_properties(settings: Settings) -> Properties:
 def _properties(packet: int) -> Properties:
     made: Properties = Properties(packet)  # type: ignore[no-untyped-call]
     return made
+
+
+_SUCCESS, _NOTHING = ReasonCode(PacketTypes.PUBACK), _properties(PacketTypes.PUBACK)

@@ -6,9 +6,9 @@ import socket
 import ssl
 import time
 
-from edgetrt.errors import TransportError, UnheardError
+from edgetrt.errors import TakenOverError, TransportError, UnheardError
 
-_NO_SUBSCRIBER, _FAILURE = 0x10, 0x80
+_NO_SUBSCRIBER, _FAILURE, _TAKEN_OVER = 0x10, 0x80, 0x8E
 
 _HINTS = {
     0x84: "The broker does not speak MQTT 5; mosquitto does since 1.6.",
@@ -18,7 +18,7 @@ _HINTS = {
         "Check `broker.username`, `broker.password_file` or the certificate, and the broker's "
         "access list."
     ),
-    0x8E: "Two agents use the same device name; give each its own.",
+    _TAKEN_OVER: "Two agents use the same device name; give each its own.",
 }
 
 _NOT_YET_VALID = 9
@@ -126,7 +126,8 @@ def puback_error(topic: str, code: int, name: str) -> TransportError | None:
 def dropped(code: int, name: str, by_broker: bool, where: str) -> TransportError:
     """Explain the end of a connection that was there."""
     if by_broker:
-        return TransportError(
+        kind = TakenOverError if code == _TAKEN_OVER else TransportError
+        return kind(
             f"broker {where}: closed the connection: {name} (0x{code:02X})", _HINTS.get(code, "")
         )
     if code == 0x8D:

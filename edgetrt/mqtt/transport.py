@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgetrt.errors import NotConnectedError, TransportError
+from edgetrt.errors import NotConnectedError, TakenOverError, TransportError
 from edgetrt.mqtt.backoff import Backoff, first_wait_s
 from edgetrt.mqtt.connection import Connection
 from edgetrt.mqtt.outgoing import Done
@@ -49,6 +49,8 @@ class MqttTransport:
         client_id: the device's name; the broker keeps the session under it.
         last_will: asked before every attempt to connect.
         subscriptions: topic filters.
+        recalled: topic filters subscribed to on every connection, so that what the broker keeps there is
+            told each time, before anything is published.
         settings: limits and timeouts.
         backoff: waits between attempts.
 
@@ -63,6 +65,7 @@ class MqttTransport:
         last_will: LastWill | None = None,
         *,
         subscriptions: tuple[str, ...] = (),
+        recalled: tuple[str, ...] = (),
         settings: Settings | None = None,
         backoff: Backoff | None = None,
     ) -> None:
@@ -71,6 +74,7 @@ class MqttTransport:
         self._spread_s = config.spread_s
         self._last_will = last_will
         self._subscriptions = subscriptions
+        self._recalled = recalled
         self._settings = settings or Settings()
         self._backoff = backoff or Backoff()
         self._state = ConnectionState(False, f"broker {self._endpoint.where}: not connected yet")
@@ -174,7 +178,8 @@ class MqttTransport:
                 await self._serve(connection)
             except TransportError as error:
                 served = self._connection is not None
-                self._tell(ConnectionState(False, f"{error.message}. {error.hint}".strip()))
+                reason = f"{error.message}. {error.hint}".strip()
+                self._tell(ConnectionState(False, reason, isinstance(error, TakenOverError)))
             finally:
                 self._connection = None
                 await connection.close()
@@ -190,6 +195,7 @@ class MqttTransport:
         if not (session_present and self._endpoint in self._subscribed):
             await connection.subscribe(self._subscriptions)
             self._subscribed.add(self._endpoint)
+        await connection.subscribe(self._recalled)
         self._connection = connection
         since = asyncio.get_running_loop().time()
         self._tell(ConnectionState(True), logging.INFO)
