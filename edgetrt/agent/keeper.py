@@ -22,7 +22,7 @@ from edgetrt.errors import StoreError
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-_URGENT = 512
+_URGENT = 1024
 """Entries that are committed without waiting for more."""
 _AGES_S = 60.0
 """How often the disk is looked through for what is too old when nothing else happens."""
@@ -217,7 +217,7 @@ class Keeper:
 
     async def _on_disk(self, priority: Priority, after: Key, limit: int) -> list[Entry]:
         """Stored entries but those that are acknowledged and not deleted yet."""
-        while self._open_store is not None:
+        while self._open_store is not None and self._may_hold(priority):
             place = after
             rows = await self._read(lambda store, at=place: store.oldest(priority, at, limit))  # type: ignore[misc]
             if not rows:
@@ -227,6 +227,10 @@ class Keeper:
                 return found
             after = rows[-1].key
         return []
+
+    def _may_hold(self, priority: Priority) -> bool:
+        """Whether the disk has to be asked: a question costs a turn of its thread."""
+        return self._store is None or self._store.depths[priority].rows > 0
 
     async def _write(self, step: Callable[[Store], T]) -> T | None:
         """Change the disk; only that proves that it works."""

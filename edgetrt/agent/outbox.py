@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_CHUNK = 256
+_CHUNK = 512
 """Entries read from the disk at a time."""
 _LIVE = 2048
 _RETRY_S = 30.0

@@ -278,7 +278,7 @@ class Connection:
         self._room += 1
         message = self._pending.pop(mid, None)
         if message is not None:
-            message.done(puback_error(message.topic, reason.value, str(reason)))
+            message.done(puback_error(message.topic, reason.value, reason))
         if self._queue and not self._draining:
             # After all acknowledgements that came with this one, so that the next leave together.
             self._draining = True

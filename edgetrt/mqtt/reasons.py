@@ -111,7 +111,7 @@ def refused(code: int, name: str, where: str) -> TransportError:
     )
 
 
-def puback_error(topic: str, code: int, name: str) -> TransportError | None:
+def puback_error(topic: str, code: int, name: object) -> TransportError | None:
     """Explain a PUBACK; None when it says that the message was delivered to someone."""
     if code == _NO_SUBSCRIBER:
         return UnheardError(f"publish to {topic}: nobody subscribes to it")
