@@ -185,14 +185,16 @@ class ScriptedBroker:
     Args:
         connack: the whole CONNACK packet, or nothing at all.
         hold: acknowledges so many messages late, all at once.
+        suback: what it answers to each filter of a SUBSCRIBE.
 
     Attributes:
         most: the most messages that were unacknowledged at a time.
         qos: of every PUBLISH that came.
     """
 
-    def __init__(self, connack: bytes, hold: int = 1) -> None:
+    def __init__(self, connack: bytes, hold: int = 1, suback: int = 1) -> None:
         self.port = free_port()
+        self.suback = suback
         self.most = 0
         self.qos: list[int] = []
         self.connack = connack
@@ -223,6 +225,8 @@ class ScriptedBroker:
                 kind, body = await _packet(reader)
                 if kind >> 4 == 1:
                     writer.write(self.connack)
+                elif kind >> 4 == 8:
+                    writer.write(_suback(body, self.suback))
                 elif kind >> 4 == 3:
                     self.qos.append(kind >> 1 & 3)
                     at = 2 + int.from_bytes(body[:2], "big")
@@ -234,6 +238,15 @@ class ScriptedBroker:
                         writer.write(b"".join(b"\x40\x02" + mid for mid in open_ids))
                         open_ids.clear()
         writer.close()
+
+
+def _suback(subscribe: bytes, code: int) -> bytes:
+    """The answer to a SUBSCRIBE without properties."""
+    at, filters = 3, 0
+    while at < len(subscribe):
+        at += 3 + int.from_bytes(subscribe[at : at + 2], "big")
+        filters += 1
+    return bytes([0x90, 3 + filters]) + subscribe[:2] + b"\0" + bytes([code]) * filters
 
 
 async def _packet(reader: asyncio.StreamReader) -> tuple[int, bytes]:

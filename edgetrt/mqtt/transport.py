@@ -192,10 +192,10 @@ class MqttTransport:
         """Use one connection until it ends; always ends with TransportError."""
         session_present = await connection.open()
         # A session may be that of an older version of us, with other subscriptions.
-        if not (session_present and self._endpoint in self._subscribed):
-            await connection.subscribe(self._subscriptions)
+        kept = session_present and self._endpoint in self._subscribed
+        if kept or await self._subscribe(connection, self._subscriptions):
             self._subscribed.add(self._endpoint)
-        await connection.subscribe(self._recalled)
+        await self._subscribe(connection, self._recalled)
         self._connection = connection
         since = asyncio.get_running_loop().time()
         self._tell(ConnectionState(True), logging.INFO)
@@ -203,6 +203,19 @@ class MqttTransport:
             raise await asyncio.shield(connection.lost)
         finally:
             self._backoff.held(asyncio.get_running_loop().time() - since)
+
+    async def _subscribe(self, connection: Connection, filters: tuple[str, ...]) -> bool:
+        """Subscribe; False when the broker lets us only publish, which must not cost us that."""
+        try:
+            await connection.subscribe(filters)
+        except NotConnectedError:
+            raise
+        except TransportError as error:
+            if error.message not in self._told:
+                self._told.add(error.message)
+                _log.warning("%s; nothing can be asked of us there", error.message)
+            return False
+        return True
 
     def _arrived(self, connection: Connection, message: MQTTMessage) -> None:
         received = _received(message, time.monotonic_ns())

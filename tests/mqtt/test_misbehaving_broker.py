@@ -201,3 +201,30 @@ def test_leaving_while_connecting_ends_at_once() -> None:
             assert not mqtt.state.connected
 
     run(scenario)
+
+
+@pytest.mark.parametrize("granted", [True, False])
+def test_a_broker_that_lets_us_only_publish_gets_what_we_publish(
+    granted: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        async with ScriptedBroker(SUCCESS, suback=1 if granted else 0x87) as broker:
+            mqtt = MqttTransport(
+                BrokerConfig(port=broker.port),
+                "cam-1",
+                subscriptions=("edgetrt/v1/d/cam-1/cmd", "edgetrt/v1/d/all/announce"),
+                settings=QUICK,
+                backoff=Backoff(0.01, 0.02),
+            )
+            async with mqtt:
+                await wait_for(mqtt, lambda state: state.connected)
+                await mqtt.publish(TOPIC, b"x")
+                broker.drop()
+                await wait_for(mqtt, lambda state: not state.connected)
+                await wait_for(mqtt, lambda state: state.connected)
+                await mqtt.publish(TOPIC, b"y")
+            assert broker.qos == [1, 1]
+
+    with caplog.at_level(logging.WARNING, logger="edgetrt.mqtt"):
+        run(scenario)
+    assert ("refused it" in caplog.text) is not granted
