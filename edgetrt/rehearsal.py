@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from edgetrt.children import PARENT, follow_parent
 from edgetrt.config import RecipeConfig
 from edgetrt.engine.active import Deployed
 from edgetrt.errors import ConfigError, EdgetrtError, ModelError
@@ -77,6 +78,7 @@ def rehearse(order: Order, within_s: float = WITHIN_S) -> Rehearsed:
             command,
             input=msgspec.json.encode(order),
             stdout=subprocess.PIPE,
+            env={**os.environ, PARENT: str(os.getpid())},
             timeout=within_s,
             check=False,
         )
@@ -113,6 +115,7 @@ def failure_of(error: EdgetrtError) -> Failure:
 
 def main() -> int:
     """Read an order, try it, answer; what libraries print goes to the log."""
+    follow_parent()
     answer = os.dup(1)
     os.dup2(2, 1)
     order = msgspec.json.decode(sys.stdin.buffer.read(), type=Order)

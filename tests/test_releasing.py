@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -211,6 +213,29 @@ def test_native_code_that_dies_is_told_as_that(root: Path, number: int, code: st
     with pytest.raises(IncompatibleError) as refused:
         built.require(root, digest)
     assert refused.value.code == code
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after_s", [0.4, 0.9, 1.6, 2.4])
+def test_a_build_that_is_killed_can_be_begun_again(
+    root: Path, tmp_path: Path, after_s: float
+) -> None:
+    digest = releases.unpacked(releases.write(tmp_path / "r"), root)
+    environment = {**os.environ, **deploying.places(tmp_path)}
+    command = [sys.executable, "-m", "edgetrt", "update", "build", digest]
+
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as process:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(after_s)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
+
+    (part,) = built.require(root, digest).pipelines
+    assert Cache(default_root()).open(part.engine).manifest.fingerprint == part.engine
+    assert [file.name for file in (root / "built").iterdir()] == [f"{digest}.json"]
 
 
 def test_how_a_child_ended_is_named() -> None:

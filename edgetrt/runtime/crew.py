@@ -284,8 +284,11 @@ class Crew:
         if network is not None:
             post.supervisor.swap(network, SWAP_S)
         with self._guard:
-            self._posts[job.name] = post
-        post.start()
+            if not self._closed:  # else nobody would end it
+                self._posts[job.name] = post
+                post.start()
+                return
+        post.supervisor.close()
 
     def _replace(self, post: Post, job: Job) -> None:
         """End a pipeline and begin its new job; the old one again where that cannot be begun."""
