@@ -111,12 +111,15 @@ def _lines(case: Case) -> list[str]:
     """What was seen besides."""
     lines = [case.detail] if case.detail else []
     lines += case.notes
+    if case.way:
+        lines.append(", ".join(f"{state} {at_s:.1f} s" for state, at_s in case.way))
     if case.serving_s is not None:
         lines.append(f"first result of the new engine {case.serving_s:.1f} s after the assignment")
     if case.gap is not None:
         lines.append(
             f"largest gap between results around the switch {case.gap.largest_ms:.0f} ms, a frame is"
-            f" {case.gap.frame_ms:.0f} ms; {case.gap.lost} frames lost"
+            f" {case.gap.frame_ms:.0f} ms; {case.gap.lost} frames lost, {case.gap.dropped} dropped"
+            " because this machine was busy"
         )
     lines += [f"WRONG: {wrong}" for wrong in case.wrong]
     return lines

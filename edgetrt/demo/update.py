@@ -44,6 +44,7 @@ class Case:
         wanted: how it has to end.
         code, reason, detail: how it did.
         serves: name of the release that serves then.
+        way: its states, and when they were told, in seconds since the assignment.
         took_s: from the assignment to the end.
         serving_s: from the assignment to the first result of the new engine; None = there was none.
         gap: what the switch cost.
@@ -57,6 +58,7 @@ class Case:
     reason: str = ""
     detail: str = ""
     serves: str = ""
+    way: tuple[tuple[str, float], ...] = ()
     took_s: float = 0.0
     serving_s: float | None = None
     gap: Gap | None = None
@@ -207,6 +209,7 @@ class Play:
             reason=now.reason,
             detail=now.detail,
             serves=self._name(now.serving),
+            way=witness.way(generation, begun_s),
             took_s=time.monotonic() - begun_s,
             wrong=(*case.wrong, *wrong),
         )

@@ -14,11 +14,12 @@ from edgetrt.errors import EdgetrtError, MessageError
 
 @dataclass(frozen=True)
 class Result:
-    """A result: when it arrived and was captured, its frame's number, and what made it."""
+    """A result: when it arrived and was captured, its frame's number, frames dropped before it, its engine."""
 
     arrived_s: float
     mono_ns: int
     frame: int
+    dropped: int
     engine: str
 
 
@@ -29,11 +30,13 @@ class Gap:
     Attributes:
         largest_ms: between two results, captured around it.
         frame_ms: what is usual between two.
-        lost: frames in between that gave no result.
+        dropped: frames around it that the source gave up, as live ones do while the machine is busy.
+        lost: frames that gave no result and were not counted as dropped.
     """
 
     largest_ms: float
     frame_ms: float
+    dropped: int
     lost: int
 
 
@@ -44,12 +47,14 @@ class Witness:
     Attributes:
         results: all of them, in the order of arrival.
         report: the newest.
+        states: when each state of each assignment was told first.
         online: whether the device says that it is there.
         alive: says what is wrong with its processes; empty = nothing.
     """
 
     results: list[Result] = field(default_factory=list)
     report: wire.UpdateReport = field(default_factory=wire.UpdateReport)
+    states: list[tuple[float, int, str]] = field(default_factory=list)
     online: bool = False
     alive: Callable[[], str] = str
 
@@ -60,10 +65,13 @@ class Witness:
         except MessageError:
             return
         if isinstance(message, wire.ResultMessage):
-            now_s = time.monotonic()
-            self.results.append(Result(now_s, message.mono_ns, message.frame, message.engine))
+            now_s, of = time.monotonic(), message
+            self.results.append(Result(now_s, of.mono_ns, of.frame, of.dropped, of.engine))
         elif isinstance(message, wire.ReportedMessage) and message.update is not None:
             self.report = message.update
+            now = (message.update.generation, message.update.code or message.update.state)
+            if not self.states or self.states[-1][1:] != now:
+                self.states.append((time.monotonic(), *now))
         elif isinstance(message, wire.StatusMessage):
             self.online = message.online
 
@@ -95,11 +103,17 @@ class Witness:
         """What made the newest result."""
         return self.results[-1].engine if self.results else ""
 
+    def way(self, generation: int, since_s: float) -> tuple[tuple[str, float], ...]:
+        """The states that an assignment went through, and when, in seconds since a moment."""
+        seen = [one for one in self.states if one[1] == generation and one[0] >= since_s]
+        return tuple((state, round(at_s - since_s, 2)) for at_s, _, state in seen)
+
     def gap_at(self, first: Result, around_s: float = 2.0) -> Gap:
         """What the switch cost that this was the first result after."""
         near = [one for one in self.results if abs(one.mono_ns - first.mono_ns) <= around_s * 1e9]
         near.sort(key=lambda one: one.mono_ns)
         gaps = [(b.mono_ns - a.mono_ns) * 1e-6 for a, b in itertools.pairwise(near)]
-        lost = near[-1].frame - near[0].frame + 1 - len(near) if near else 0
+        missing = near[-1].frame - near[0].frame + 1 - len(near)
+        dropped = near[-1].dropped - near[0].dropped
         usual = sorted(gaps)[len(gaps) // 2] if gaps else 0.0
-        return Gap(max(gaps, default=0.0), usual, max(0, lost))
+        return Gap(max(gaps, default=0.0), usual, dropped, max(0, missing - dropped))
