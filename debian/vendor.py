@@ -64,7 +64,6 @@ CUDA_UNUSED = tuple(
 LEFT_OUT = (
     "onnx/test/*",
     "onnx/bin/*",
-    "onnx/reference/*",
     "onnx/backend/*",
     # The extension has the library linked in; this copy is for C programs.
     "onnxruntime/capi/libonnxruntime.so*",
