@@ -166,6 +166,7 @@ def test_every_unit_that_a_unit_names_is_here() -> None:
 
 
 EXAMPLES = {
+    "agent-journal": ("agent", {"SupplementaryGroups"}),
     "broker-credentials": ("agent", {"LoadCredential"}),
     "csi-camera": ("runtime", {"BindPaths"}),
     "network-camera": ("runtime", {"IPAddressAllow"}),
