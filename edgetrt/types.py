@@ -101,8 +101,8 @@ class Frame:
 
     Attributes:
         data: uint8, never written to again; h×w×3 for `rgb` and `bgr`, h×w for `gray`, h×w×4 for
-            `rgbx` and `bgrx`, h×w×2 for `yuyv`, (h*3/2)×w for `nv12`. Only the GPU path takes the
-            last four, which are what cameras and decoders deliver.
+            `rgbx` and `bgrx`, h×w×2 for `yuyv`, (h*3/2)×w for `nv12`. The last four are what cameras
+            and decoders deliver: the GPU takes them as they are, the CPU converts them first.
         format: how to read `data`.
         seq: 0, 1, 2, … in the order of capture; a gap is a frame that was captured and dropped.
         captured_ns: monotonic clock at capture.

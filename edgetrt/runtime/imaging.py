@@ -6,32 +6,22 @@ differ in kind as well: OpenCV samples, Pillow averages over the source area whe
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from edgetrt.pixels import opencv
+
 Pixels = NDArray[np.uint8]
 
 BILINEAR: Any = 2  # Image.BILINEAR, by value: the name moved in Pillow 9.1
 
 
-@lru_cache(maxsize=1)
-def _opencv() -> Any | None:
-    """Load OpenCV with its threads off: the runtime's threads are pipelines; None when not there."""
-    try:
-        import cv2
-    except ImportError:
-        return None
-    cv2.setNumThreads(1)
-    return cv2
-
-
 def resizer() -> str:
     """Name what does the resizing, for `doctor` and for benchmarks."""
-    return "opencv" if _opencv() is not None else "pillow"
+    return "opencv" if opencv() is not None else "pillow"
 
 
 def resize(source: Pixels, target: Pixels) -> None:
@@ -39,7 +29,7 @@ def resize(source: Pixels, target: Pixels) -> None:
     if source.shape == target.shape:
         np.copyto(target, source)
         return
-    cv2 = _opencv()
+    cv2 = opencv()
     if cv2 is None:
         resize_with_pillow(source, target)
         return
@@ -56,7 +46,7 @@ def resize_with_pillow(source: Pixels, target: Pixels) -> None:
 
 def split(source: Pixels, planes: Pixels) -> None:
     """Write h×w×3 `source` as 3×h×w `planes`."""
-    cv2 = _opencv()
+    cv2 = opencv()
     if cv2 is not None:
         cv2.split(source, list(planes))
     else:

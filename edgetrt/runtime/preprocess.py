@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from edgetrt.errors import ConfigError, ModelError
 from edgetrt.geometry import Fit, fit
+from edgetrt.pixels import to_rgb
 from edgetrt.runtime import imaging
 
 if TYPE_CHECKING:
@@ -94,15 +95,14 @@ class Preprocessor:
         if frame.size != self._size:
             self._replan(frame.size)
         take, put = self._fit.take, self._fit.put
-        source = frame.data
-        if frame.format == "gray":
-            source = np.repeat(source[:, :, None], 3, axis=2)
+        source, pixels = frame.data, frame.format
+        if pixels not in ("rgb", "bgr"):  # a camera's own format, where no GPU takes it as it is
+            source, pixels = to_rgb(source, pixels), "rgb"
         imaging.resize(
             source[take.top : take.top + take.height, take.left : take.left + take.width],
             self._canvas[put.top : put.top + put.height, put.left : put.left + put.width],
         )
-        swap = frame.format != "gray" and frame.format != self._config.color
-        self._scale_into(self._ordered(swap=swap))
+        self._scale_into(self._ordered(swap=pixels != self._config.color))
         return self._fit
 
     def close(self) -> None:

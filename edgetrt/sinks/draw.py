@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from edgetrt.pixels import to_rgb
 from edgetrt.types import Detections
 
 if TYPE_CHECKING:
@@ -43,9 +44,7 @@ def annotate(result: Result) -> NDArray[np.uint8]:
 
 def rgb(frame: Frame) -> NDArray[np.uint8]:
     """The frame's pixels as contiguous h×w×3 RGB."""
-    if frame.format == "gray":
-        return np.repeat(frame.data[:, :, None], 3, axis=2)
-    return np.ascontiguousarray(frame.data if frame.format == "rgb" else frame.data[:, :, ::-1])
+    return np.ascontiguousarray(to_rgb(frame.data, frame.format))
 
 
 def color(index: int) -> Color:

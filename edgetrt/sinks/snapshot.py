@@ -21,12 +21,8 @@ def jpeg(result: Result, most_bytes: int) -> bytes:
     """Draw a result and compress it until it fits.
 
     Raises:
-        SinkError: it cannot be drawn, or does not fit however small.
+        SinkError: it does not fit however small.
     """
-    if result.frame.format not in ("rgb", "bgr", "gray"):
-        raise SinkError(
-            f"a frame of {result.pipeline} is {result.frame.format}, which is not drawn"
-        )
     whole = Image.fromarray(annotate(result))
     for scale, quality in _TRIES:
         size = (max(1, round(whole.width * scale)), max(1, round(whole.height * scale)))

@@ -45,8 +45,9 @@ def test_a_larger_limit_gives_a_better_picture() -> None:
     assert sizes[0] < sizes[-1]
 
 
-def test_a_frame_that_is_not_drawn_is_told() -> None:
-    whole = result(64, 48)
-    raw = Frame(np.zeros((72, 64), np.uint8), "nv12", 0, 0)
-    with pytest.raises(SinkError, match="nv12"):
-        jpeg(replace(whole, frame=raw), 98_304)
+def test_a_camera_s_own_format_is_drawn_in_its_colours() -> None:
+    red = np.full((72, 64), 81, np.uint8)
+    red[48:] = np.tile(np.array([90, 240], np.uint8), 32)
+    picture = jpeg(replace(result(64, 48), frame=Frame(red, "nv12", 0, 0)), 98_304)
+    corner = np.asarray(Image.open(io.BytesIO(picture)))[-2, -2]
+    assert np.abs(corner.astype(int) - (255, 0, 0)).max() < 64, "red, as far as JPEG keeps it"
