@@ -50,6 +50,15 @@ def _source_kind(scheme: str) -> Callable[..., Source]:
         from edgetrt.sources.synthetic import SyntheticSource
 
         return SyntheticSource
+    if scheme in ("csi", "v4l2", "gst"):
+        from edgetrt.sources.gstreamer import CsiSource, GStreamerSource, V4l2Source
+
+        cameras: dict[str, Callable[..., Source]] = {
+            "csi": CsiSource,
+            "v4l2": V4l2Source,
+            "gst": GStreamerSource,
+        }
+        return cameras[scheme]
     from edgetrt.sources.rtsp import RtspSource
 
     return {"rtsp": RtspSource, "rtsps": RtspSource}[scheme]

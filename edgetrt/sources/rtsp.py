@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Literal
 from edgetrt.errors import SourceError, SourceLostError
 from edgetrt.ports import EndOfStream
 from edgetrt.sources.decode import Decoder
+from edgetrt.sources.retry import backoff_s
 from edgetrt.sources.uri import redact
 from edgetrt.types import Frame
 
@@ -33,15 +34,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _JOIN_S = 1.0
-
-
-def backoff_s(attempt: int, first_s: float, most_s: float, draw: float) -> float:
-    """Return the pause before an attempt (0, 1, …): exponential, with full jitter.
-
-    `draw` is uniform in 0..1. Full jitter spreads the return of many devices over the whole interval
-    (Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
-    """
-    return draw * min(most_s, first_s * 2.0 ** min(attempt, 32))
 
 
 class RtspSource:

@@ -4,6 +4,9 @@
     rtsp://user:password@camera/stream                     a stream; rtsps: for TLS
     dir:frames      dir:frames/*.png       frames/a.png    pictures
     synthetic:1280x720?objects=5&seed=3                    a drawn scene that knows its truth
+    csi:0?width=1920&height=1080&fps=30                    a CSI camera of a Jetson, by its number
+    v4l2:/dev/video0?format=yuyv&width=640&height=480      a USB camera
+    gst:videotestsrc ! video/x-raw,format=NV12 ! appsink   a GStreamer pipeline, taken as it is
 
 A bare path works: a folder, a glob or a picture is `dir:`, anything else is `file:`. The options of a
 scheme are the keyword arguments of its class, so that a constructor's docstring is their reference.
@@ -28,8 +31,8 @@ PICTURES = frozenset(
 )
 """File name endings that are taken for pictures."""
 
-RESERVED = ("v4l2", "csi", "gst", "sensor")
-"""Schemes of cameras through GStreamer and of sensors, which no class here serves."""
+RESERVED = ("sensor",)
+"""Schemes of sensors, which no class here serves."""
 
 
 def _flag(text: str) -> bool:
@@ -62,13 +65,29 @@ def _transport(text: str) -> str:
     raise ValueError("tcp or udp")
 
 
+def _camera_format(text: str) -> str:
+    if text in ("yuyv", "nv12", "bgrx", "gray", "mjpeg"):
+        return text
+    raise ValueError("yuyv, nv12, bgrx, gray or mjpeg")
+
+
 _STREAMS = ("rtsp", "rtsps")
+_CAMERAS = ("csi", "v4l2", "gst")
+_CAMERA: Mapping[str, Callable[[str], Any]] = {
+    "width": _count,
+    "height": _count,
+    "fps": _positive,
+    "timeout_s": _positive,
+}
 _STREAM: Mapping[str, Callable[[str], Any]] = {"rtsp_transport": _transport, "timeout_s": _positive}
 OPTIONS: Mapping[str, Mapping[str, Callable[[str], Any]]] = {
     "file": {"loop": _flag, "realtime": _flag, "rate_hz": _positive},
     "rtsp": _STREAM,
     "rtsps": _STREAM,
     "dir": {"loop": _flag, "rate_hz": _positive},
+    "csi": _CAMERA,
+    "v4l2": {**_CAMERA, "format": _camera_format},
+    "gst": {},
     "synthetic": {"objects": _count, "seed": _count, "frames": _count, "rate_hz": _positive},
 }
 """By scheme: its options, and how each is read from text."""
@@ -80,7 +99,8 @@ class SourceUri:
 
     Attributes:
         scheme: a key of `OPTIONS`.
-        target: the path, the glob, the whole address (with its password), or the picture size.
+        target: the path, the glob, the whole address (with its password), the picture size, the
+            camera's number or file, or the pipeline.
         options: as written; every key and value has been checked.
     """
 
@@ -96,7 +116,8 @@ class SourceUri:
     def live(self) -> bool:
         """Whether the source will be live, told before it is opened."""
         options = self.arguments()
-        return self.scheme in _STREAMS or bool(options.get("rate_hz") or options.get("realtime"))
+        always = self.scheme in _STREAMS or self.scheme in _CAMERAS
+        return always or bool(options.get("rate_hz") or options.get("realtime"))
 
     def __str__(self) -> str:
         """As a person wrote it, without the password."""
@@ -128,12 +149,18 @@ def parse(text: str, base: Path | None = None) -> SourceUri:
         return _stream(scheme, f"{scheme}:{rest}")
     if scheme not in OPTIONS:
         raise _unknown_scheme(scheme, text)
+    if scheme == "gst":
+        return SourceUri(scheme, _pipeline(rest))
     target, query = _split(rest)
     if target.startswith("//"):
         target = unquote(target[2:])
     options = _options(scheme, query, text)
     if scheme == "synthetic":
         return SourceUri(scheme, _picture_size(target, text), options)
+    if scheme == "csi":
+        return SourceUri(scheme, _sensor(target, text), options)
+    if scheme == "v4l2":
+        return SourceUri(scheme, target or "/dev/video0", options)
     if not target:
         raise ConfigError(f"source {text!r}: no path after `{scheme}:`")
     return SourceUri(scheme, str(_resolve(target, base)), options)
@@ -210,6 +237,22 @@ def _picture_size(target: str, text: str) -> str:
             f"source {text!r}: expected a picture size such as 640x480, got {target!r}"
         )
     return target or "640x480"
+
+
+def _sensor(target: str, text: str) -> str:
+    if target and not re.fullmatch(r"[0-9]{1,3}", target):
+        raise ConfigError(
+            f"source {text!r}: expected a camera's number, got {target!r}", "Write csi:0."
+        )
+    return target or "0"
+
+
+def _pipeline(text: str) -> str:
+    if not text.strip():
+        raise ConfigError(
+            "source 'gst:': no pipeline", "Write elements joined by `!`, the last an appsink."
+        )
+    return text.strip()
 
 
 def _resolve(path: str, base: Path | None) -> Path:

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from edgetrt.ports import EndOfStream, Source
+from edgetrt.sources.gstreamer import GStreamerSource
 from edgetrt.sources.images import ImageSource
 from edgetrt.sources.rtsp import RtspSource
 from edgetrt.sources.synthetic import SyntheticSource
@@ -22,7 +23,8 @@ from tests.sources.videos import make_video, picture
 
 FRAMES = 6
 ENDING = ["fake", "video", "images", "synthetic"]
-LIVE = ["video-live", "images-live", "synthetic-live", "rtsp"]
+LIVE = ["video-live", "images-live", "synthetic-live", "rtsp", "gstreamer"]
+PICTURES = "video/x-raw,format=RGB,width=64,height=48,framerate=50/1"
 
 
 def fake() -> FakeSource:
@@ -44,6 +46,7 @@ def maker(kind: str, path: Path) -> Callable[[], Source]:
         "images-live": lambda: ImageSource(folder(path), rate_hz=50),
         "synthetic": lambda: SyntheticSource((64, 48), objects=2, frames=FRAMES),
         "synthetic-live": lambda: SyntheticSource((64, 48), frames=FRAMES, rate_hz=50),
+        "gstreamer": lambda: GStreamerSource(f"videotestsrc is-live=true ! {PICTURES} ! appsink"),
     }
     return makers[kind]
 
@@ -56,6 +59,8 @@ def source(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Source]:
             yield stream
             stream.close()
         return
+    if request.param == "gstreamer":
+        pytest.importorskip("gi")
     opened = maker(request.param, tmp_path)()
     yield opened
     opened.close()

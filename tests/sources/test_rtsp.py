@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgetrt.errors import SourceError
-from edgetrt.sources.rtsp import RtspSource, backoff_s
+from edgetrt.sources.retry import backoff_s
+from edgetrt.sources.rtsp import RtspSource
 from edgetrt.types import Frame
 from tests.sources.rtsp_server import RtspServer
 

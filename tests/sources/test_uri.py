@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgetrt.errors import ConfigError
+from edgetrt.sources.gstreamer import CsiSource, GStreamerSource, V4l2Source
 from edgetrt.sources.images import ImageSource
 from edgetrt.sources.rtsp import RtspSource
 from edgetrt.sources.synthetic import SyntheticSource
@@ -22,6 +23,9 @@ CLASSES = {
     "rtsps": RtspSource,
     "dir": ImageSource,
     "synthetic": SyntheticSource,
+    "csi": CsiSource,
+    "v4l2": V4l2Source,
+    "gst": GStreamerSource,
 }
 
 
@@ -85,8 +89,11 @@ def test_relative_paths_start_at_the_base(tmp_path: Path) -> None:
     [
         ("fiel:clip.mp4", "unknown scheme `fiel:`", "Did you mean `file:`? Known schemes: file:"),
         ("http://host/x", "unknown scheme `http:`", "Known schemes: file:, rtsp:"),
-        ("csi:0", "`csi:` is reserved", "Use one of: file:"),
-        ("v4l2:/dev/video0", "`v4l2:` is reserved", "synthetic:"),
+        ("sensor:temperature", "`sensor:` is reserved", "Use one of: file:"),
+        ("csi:left", "expected a camera's number, got 'left'", "Write csi:0."),
+        ("csi:0?format=nv12", "unknown option `format` for `csi:`", "width, height, fps"),
+        ("v4l2:/dev/video0?format=h264", "`format`: expected yuyv, nv12, bgrx, gray or mjpeg", ""),
+        ("gst: ", "no pipeline", "the last an appsink"),
         ("file:a.mp4?lop=1", "unknown option `lop` for `file:`", "Did you mean `loop`? Known"),
         ("a.mp4?lop=1", "unknown option `lop`", "Did you mean `loop`?"),
         ("dir:a?realtime=1", "unknown option `realtime`", "Known options: loop, rate_hz."),
@@ -157,3 +164,35 @@ def test_any_text_is_a_source_or_a_config_error(text: str) -> None:
 def test_what_is_written_is_read_again(option: str, value: str, name: str) -> None:
     uri = parse(f"file:/no-such-folder/{name}?{option}={value}")
     assert parse(str(uri)) == uri
+
+
+@pytest.mark.parametrize(
+    ("text", "target", "arguments"),
+    [
+        (
+            "csi:0?width=1920&height=1080&fps=29.97",
+            "0",
+            {"width": 1920, "height": 1080, "fps": 29.97},
+        ),
+        ("csi:", "0", {}),
+        ("v4l2:/dev/video2?format=mjpeg", "/dev/video2", {"format": "mjpeg"}),
+        ("v4l2:", "/dev/video0", {}),
+        (
+            "gst:rtspsrc location=rtsp://h/p?a=b ! appsink",
+            "rtspsrc location=rtsp://h/p?a=b ! appsink",
+            {},
+        ),
+    ],
+)
+def test_cameras(text: str, target: str, arguments: dict[str, object]) -> None:
+    uri = parse(text)
+    assert uri.target == target
+    assert uri.arguments() == arguments
+    assert uri.live
+    assert parse(uri.written()) == uri
+
+
+def test_a_pipeline_s_password_is_not_shown() -> None:
+    uri = parse("gst:rtspsrc location=rtsp://me:secret@host/p ! appsink")
+    assert "secret" not in str(uri)
+    assert "secret" in uri.written()

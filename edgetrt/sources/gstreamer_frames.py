@@ -1,0 +1,96 @@
+"""GStreamer's samples to the arrays of frames: one copy, rows closed up where the plug-in padded them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetrt.errors import SourceLostError
+from edgetrt.sources.gstreamer_library import gst, video
+
+if TYPE_CHECKING:
+    from edgetrt.types import PixelFormat
+
+_FORMATS: dict[str, tuple[PixelFormat, int]] = {
+    "NV12": ("nv12", 1),
+    "YUY2": ("yuyv", 2),
+    "BGRx": ("bgrx", 4),
+    "BGRA": ("bgrx", 4),
+    "RGBx": ("rgbx", 4),
+    "RGBA": ("rgbx", 4),
+    "RGB": ("rgb", 3),
+    "BGR": ("bgr", 3),
+    "GRAY8": ("gray", 1),
+}
+"""By GStreamer's name: ours, and bytes of a pixel (of the first plane)."""
+
+_HINT = "Put `! videoconvert ! video/x-raw,format=NV12` (on a Jetson `! nvvidconv ! …`) before the appsink."
+
+
+class Unpacker:
+    """Reads samples of one source.
+
+    Args:
+        name: of the source.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._gst, self._video = gst(), video()
+
+    def __call__(self, sample: Any) -> tuple[NDArray[np.uint8], PixelFormat, float | None]:
+        """Copy a sample's picture out; returns it, its format, and the rate that the caps tell.
+
+        Raises:
+            SourceLostError: a format that no frame has, or memory that the CPU does not see.
+        """
+        caps, buffer = sample.get_caps(), sample.get_buffer()
+        info = self._video.VideoInfo.new_from_caps(caps)
+        found = _FORMATS.get(info.finfo.name) if info is not None and info.finfo else None
+        mapped, memory = buffer.map(self._gst.MapFlags.READ)
+        if found is None or not mapped or caps.get_features(0).contains("memory:NVMM"):
+            if mapped:
+                buffer.unmap(memory)
+            raise SourceLostError(
+                f"{self._name}: pictures come as {caps.to_string()}, expected one of"
+                f" {', '.join(_FORMATS)} in main memory",
+                _HINT,
+            )
+        try:
+            self._check(found[0], info.width, info.height)
+            meta = self._video.buffer_get_video_meta(buffer)
+            layout = meta if meta is not None else info
+            data = _packed(memory.data, info, found, list(layout.offset), list(layout.stride))
+        finally:
+            buffer.unmap(memory)
+        rate_hz = info.fps_n / info.fps_d if info.fps_n and info.fps_d else None
+        return data, found[0], rate_hz
+
+    def _check(self, pixel_format: PixelFormat, width: int, height: int) -> None:
+        if pixel_format in ("nv12", "yuyv") and (width % 2 or height % 2):
+            raise SourceLostError(
+                f"{self._name}: {pixel_format} pictures of {width}×{height}: expected even sizes",
+                "Ask the camera for another size, or scale in the pipeline.",
+            )
+
+
+def _packed(
+    memory: Any, info: Any, found: tuple[PixelFormat, int], offsets: list[int], strides: list[int]
+) -> NDArray[np.uint8]:
+    """One array of the picture's rows, without what pads them."""
+    pixel_format, pixel = found
+    width, height = int(info.width), int(info.height)
+    row = width * pixel
+    planes = [(offsets[0], strides[0], height)]
+    if pixel_format == "nv12":
+        planes.append((offsets[1], strides[1], height // 2))
+    out = np.empty((sum(rows for *_, rows in planes), row), np.uint8)
+    raw: NDArray[np.uint8] = np.frombuffer(memory, np.uint8)
+    top = 0
+    for offset, stride, rows in planes:
+        view = np.lib.stride_tricks.as_strided(raw[offset:], (rows, row), (stride, 1))
+        out[top : top + rows] = view
+        top += rows
+    return out.reshape(height, width, pixel) if pixel > 1 else out
