@@ -14,7 +14,7 @@ from edgetrt.errors import EdgetrtError, MessageError
 
 @dataclass(frozen=True)
 class Result:
-    """A result: when it arrived and was captured, its frame's number, frames dropped before it, its engine."""
+    """A result: when it arrived and was captured, its frame, frames dropped before it, its engine."""
 
     arrived_s: float
     mono_ns: int
