@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from edgetrt import wire
 from edgetrt.agent import machine, status
 from edgetrt.agent.entry import Moment, Priority
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from edgetrt.ports import Transport
     from edgetrt.types import BoardState
 
+UPDATES_MB = 30.0
+"""What the libraries that check signatures take: an agent that takes releases may hold so much more."""
 _QUIET_S = 0.1
 """Between two health messages at least, however often a pipeline changes its state."""
 _JITTER = 0.2
@@ -78,6 +82,10 @@ class Reporter:
         self.update: wire.UpdateReport | None = None
         self._identity = identity
         self._config = config
+        self._limits = config.health
+        if config.update is not None:
+            more_mb = config.health.agent_mb + UPDATES_MB
+            self._limits = msgspec.structs.replace(config.health, agent_mb=more_mb)
         self._transport = transport
         self._outbox = outbox
         self._intake = intake
@@ -114,7 +122,7 @@ class Reporter:
         self._offline_ns = None if connected else self._offline_ns or now.mono_ns
         pipelines = self._intake.pipelines.reports(now.mono_ns)
         facts = self._facts(now, pipelines)
-        verdict = judge(facts, self._config.health)
+        verdict = judge(facts, self._limits)
         changed = self._tell_changes(verdict, facts.outbox)
 
         def make(seq: int) -> wire.HealthMessage:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _WINDOW_S = 60.0
 """Length of the windows from which the figures of what serves are taken."""
+_LEAST_S = 4.0
+"""Figures of less would be chance."""
 _LINES = 50
 
 
@@ -29,9 +31,13 @@ class Gauge:
         since_ns: monotonic; nothing before it counts.
         engine: the fingerprint that must run; nothing of another one counts. Empty = any.
         settle_s: how long after the first sign of it nothing counts yet.
+        process_ns: of the runtime that runs now; 0 = not known.
     """
 
-    def __init__(self, since_ns: int, engine: str = "", settle_s: float = 0.0) -> None:
+    def __init__(
+        self, since_ns: int, engine: str = "", settle_s: float = 0.0, process_ns: int = 0
+    ) -> None:
+        self._process_ns = process_ns
         self._since_ns, self._engine, self._settle_ns = since_ns, engine, round(settle_s * 1e9)
         self._begin_ns: int | None = None
         self._first_ns: int | None = None
@@ -46,6 +52,8 @@ class Gauge:
         if now_ns < self._since_ns:
             return
         before, self._last = self._last, report
+        self._starts += bool(self._process_ns) and report.process_ns != self._process_ns
+        self._process_ns = report.process_ns
         self._last_ns = now_ns
         if self._begin_ns is None and report.state == "running" and self._right(report.engine):
             self._begin_ns = now_ns + self._settle_ns
@@ -86,9 +94,8 @@ class Gauge:
         return not self._engine or (bool(engine) and self._engine.startswith(engine))
 
     def _count(self, before: PipelineReport, now: PipelineReport) -> None:
-        """Add what was done in between; a process that began anew counts from 0."""
+        """Add what was done in between; a pipeline that began anew counts from 0."""
         anew = now.counters.read < before.counters.read or now.counters.done < before.counters.done
-        self._starts += anew
         for name in self._counts:
             was = 0 if anew else getattr(before.counters, name)
             self._counts[name] += getattr(now.counters, name) - was
@@ -113,6 +120,7 @@ class Watch:
         self._windows: dict[str, tuple[Seen, int]] = {}
         self._trial: dict[str, Gauge] = {}
         self._trial_ns: int | None = None
+        self._process_ns = 0
         self._memory: list[float] = []
         self._hottest: float | None = None
         self._states: dict[str, tuple[str, str]] = {}
@@ -122,6 +130,7 @@ class Watch:
         """Take what the runtime says of a pipeline."""
         now_ns = self._monotonic_ns()
         with self._lock:
+            self._process_ns = report.process_ns
             self._note(report)
             self._turn(report, now_ns)
             if self._trial_ns is not None:
@@ -148,14 +157,17 @@ class Watch:
                 seen = gauge.seen(now_ns, rates_hz.get(name))
                 whole, ended_ns = self._windows.get(name, (seen, now_ns))
                 fresh = now_ns - ended_ns < 2 * _WINDOW_S * 1e9
-                found[name] = figures(whole if fresh and whole.span_s > seen.span_s else seen)
-            return {name: known for name, known in found.items() if known is not None}
+                known = whole if fresh and whole.span_s > seen.span_s else seen
+                found[name] = figures(known) if known.span_s >= _LEAST_S else None
+            return {name: kept for name, kept in found.items() if kept is not None}
 
     def begin(self, engines: Mapping[str, str]) -> None:
         """Watch these pipelines from now on, each with the engine that it must run."""
         now_ns = self._monotonic_ns()
         with self._lock:
-            self._trial = {name: Gauge(now_ns, engines[name], SETTLE_S) for name in engines}
+            self._trial = {
+                name: Gauge(now_ns, engines[name], SETTLE_S, self._process_ns) for name in engines
+            }
             self._trial_ns, self._memory, self._hottest = now_ns, [], None
 
     def end(self) -> None:

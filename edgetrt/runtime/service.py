@@ -69,6 +69,7 @@ class Service:
         self._inbox = inbox
         self._clock = clock
         self._progress = progress
+        self._began_ns = clock.monotonic_ns()
         self.malformed = 0
         self._looks: list[threading.Thread] = []
         self._handlers: dict[type[wire.Struct], Callable[[Any], None]] = {}
@@ -130,7 +131,7 @@ class Service:
         pipelines = self.crew.health()
         rss_bytes = resident_bytes()
         for health in pipelines:
-            self._send(wire.encode(wire.pipeline_report(health, rss_bytes)))
+            self._send(wire.encode(wire.pipeline_report(health, rss_bytes, self._began_ns)))
         self._progress(pipelines, self.crew.rates_hz())
 
     def _listen(self) -> None:

@@ -91,7 +91,8 @@ class PipelineReport(Struct, frozen=True, kw_only=True, tag="pipeline"):
     `age_s` = how long ago the runtime said so; it grows when the runtime is gone. `settings` are those
     that are in force beyond its file, `generation` counts the last that were looked at, and `unsettled`
     says why those are not in force, else it is empty. `rss_bytes` is the
-    runtime's resident memory, all pipelines together; None where the system does not tell.
+    runtime's resident memory, all pipelines together; None where the system does not tell. `process_ns`
+    is when its process began, by the monotonic clock: another value is another process.
     """
 
     pipeline: str
@@ -106,6 +107,7 @@ class PipelineReport(Struct, frozen=True, kw_only=True, tag="pipeline"):
     objects: float | None = None
     age_s: float = 0.0
     rss_bytes: int | None = None
+    process_ns: int = 0
     settings: dict[str, Any] = {}
     generation: int = 0
     unsettled: str = ""

@@ -66,8 +66,10 @@ def mended_time_s(
     return later.time - (later.clock.mono_ns - sample.mono_ns) * 1e-9
 
 
-def pipeline_report(health: PipelineHealth, rss_bytes: int | None = None) -> PipelineReport:
-    """A pipeline's health as a message, with the memory of its process; times to 1 µs."""
+def pipeline_report(
+    health: PipelineHealth, rss_bytes: int | None = None, process_ns: int = 0
+) -> PipelineReport:
+    """A pipeline's health as a message, with memory and begin of its process; times to 1 µs."""
     return PipelineReport(
         pipeline=health.pipeline,
         state=health.state,
@@ -83,6 +85,7 @@ def pipeline_report(health: PipelineHealth, rss_bytes: int | None = None) -> Pip
         generation=health.generation,
         unsettled=health.unsettled,
         rss_bytes=rss_bytes,
+        process_ns=process_ns,
     )
 
 

@@ -50,7 +50,7 @@ class Runtime:
     """Ten frames a second, a report each second, by a clock of our own."""
 
     def __init__(self) -> None:
-        self.now_s, self.done = 0.0, 0
+        self.now_s, self.done, self.process_ns = 0.0, 0, 1
         self.watch = Watch(lambda: round(self.now_s * 1e9), lambda: 1_795_000_000.0)
 
     def run(self, seconds: int, latency_ms: float = 20.0, engine: str = NEW, **more: Any) -> None:
@@ -59,7 +59,8 @@ class Runtime:
                 self.now_s += 0.1
                 self.done += 1
                 self.watch.result(frame(latency_ms, engine))
-            self.watch.report(report(self.done, engine, **more))
+            told = {"process_ns": self.process_ns, **more}
+            self.watch.report(report(self.done, engine, **told))
 
 
 def test_figures_are_of_the_last_minute() -> None:
@@ -75,9 +76,9 @@ def test_figures_are_of_the_last_minute() -> None:
 def test_figures_soon_after_the_start_are_of_what_there_is() -> None:
     runtime = Runtime()
     assert runtime.watch.figures({}) == {}
-    runtime.run(1)
-    assert runtime.watch.figures({}) == {}
     runtime.run(4)
+    assert runtime.watch.figures({}) == {}
+    runtime.run(1)
 
     assert runtime.watch.figures({})["street"].fps == 10.0
 
@@ -104,12 +105,32 @@ def test_a_process_that_began_anew_is_noticed_and_its_frames_are_added() -> None
     runtime = Runtime()
     runtime.watch.begin({"street": NEW})
     runtime.run(10)
-    runtime.done = 0
+    runtime.done, runtime.process_ns = 0, 2
     runtime.run(10)
 
     (seen,) = runtime.watch.trial({})[0].values()
     assert seen.starts == 1
     assert seen.fps == pytest.approx(10.0, rel=0.2)
+
+
+def test_a_process_that_ends_before_its_first_word_is_noticed_as_well() -> None:
+    runtime = Runtime()
+    runtime.run(5, engine=OLD)
+    runtime.watch.begin({"street": NEW})
+    runtime.done, runtime.process_ns = 0, 2
+    runtime.run(10)
+
+    assert runtime.watch.trial({})[0]["street"].starts == 1
+
+
+def test_a_pipeline_that_was_put_together_anew_is_no_new_process() -> None:
+    runtime = Runtime()
+    runtime.run(5, engine=OLD)
+    runtime.watch.begin({"street": NEW})
+    runtime.done = 0
+    runtime.run(10)
+
+    assert runtime.watch.trial({})[0]["street"].starts == 0
 
 
 def test_silence_is_told() -> None:

@@ -14,6 +14,11 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+import msgspec
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
 from edgetrt import wire
 from edgetrt.update import keys
 from edgetrt.update.desired import Desired, sign
@@ -45,11 +50,13 @@ class Press:
         self.public = self.site.repository.metadata.parent
         self.digests: dict[str, str] = {}
 
-    def release(self, seed: int, **how: object) -> str:
-        """Publish one; returns its target."""
+    def release(self, seed: int, slow: int = 0, **how: object) -> str:
+        """Publish one, which does so many large products besides; returns its target."""
         how.setdefault("bands", BANDS)
         how.setdefault("source", "synthetic:64x64?rate_hz=20")
         path = releases.write(self._folder / f"src-{seed}", seed, **how)  # type: ignore[arg-type]
+        if slow:
+            slow_down(path.with_name("tiny.onnx"), slow)
         target = self.site.repository.add(path)
         self.site.publish()
         found = self.site.repository.load("targets").signed.targets[target]
@@ -60,10 +67,10 @@ class Press:
         """The envelope that a controller would publish."""
         return self.site.assign(target, generation, **more)  # type: ignore[arg-type]
 
-    def settings(self, generation: int, settings: dict[str, dict[str, object]]) -> bytes:
+    def settings(
+        self, generation: int, settings: dict[str, dict[str, object]], key: str = "assignment-0"
+    ) -> bytes:
         """One that changes settings only."""
-        import msgspec
-
         told = {
             "device": DEVICE,
             "generation": generation,
@@ -71,7 +78,30 @@ class Press:
             "not_after": datetime.now(timezone.utc) + timedelta(days=1),
         }
         desired = msgspec.convert(told, Desired)
-        return sign(desired, [keys.signer(str(self.site.keys / "assignment-0.pem"))])
+        return sign(desired, [keys.signer(str(self.site.keys / f"{key}.pem"))])
+
+
+def slow_down(path: Path, products: int, side: int = 800) -> None:
+    """Let a network multiply large matrices on the way; what it answers stays the same."""
+    model = onnx.load(path)
+    graph = model.graph
+    random = np.random.default_rng(0)
+    big = random.standard_normal((side, side)).astype(np.float32) / side
+    graph.initializer.append(numpy_helper.from_array(big, "big"))
+    graph.initializer.append(numpy_helper.from_array(np.zeros(1, np.float32), "nought"))
+    made = [
+        helper.make_node("ReduceMean", ["images"], ["mean"], axes=[1, 2, 3], keepdims=0),
+        helper.make_node("Add", ["big", "mean"], ["m0"]),
+        *(helper.make_node("MatMul", [f"m{n}", "big"], [f"m{n + 1}"]) for n in range(products)),
+        helper.make_node("ReduceMean", [f"m{products}"], ["all"], axes=[0, 1], keepdims=0),
+        helper.make_node("Mul", ["all", "nought"], ["none"]),
+        helper.make_node("Add", ["flat", "none"], ["output0"]),
+    ]
+    (last,) = (node for node in graph.node if "output0" in node.output)
+    last.output[0] = "flat"
+    graph.node.extend(made)
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
 
 
 class Device:
@@ -118,7 +148,14 @@ class Device:
         log = (self.folder / f"{what}.log").open("ab")
         with log:
             return subprocess.Popen(
-                [sys.executable, "-m", "edgetrt", what, "--config", str(self.folder / "agent.yaml")],
+                [
+                    sys.executable,
+                    "-m",
+                    "edgetrt",
+                    what,
+                    "--config",
+                    str(self.folder / "agent.yaml"),
+                ],
                 env=self.environment,
                 stdout=log,
                 stderr=log,

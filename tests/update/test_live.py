@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ pytest.importorskip("tuf", reason="the extra `update` is not installed")
 pytest.importorskip("onnxruntime")
 
 from edgetrt import wire
+from edgetrt.update.record import Memory
 from tests import broker
 from tests.broker import Observer
 from tests.update import live
@@ -29,6 +32,13 @@ class Scene:
     press: Press
     observer: Observer
     device: Device
+    runtime: subprocess.Popen[bytes]
+
+    def rate_hz(self) -> object:
+        """What the runtime says that the pipeline is asked for."""
+        bodies = self.observer.on(wire.health("cam-1"))
+        pipelines = wire.decode(wire.HealthMessage, bodies[-1]).pipelines if bodies else ()
+        return next((one.settings.get("rate_hz") for one in pipelines), None)
 
     def states(self) -> list[str]:
         """States and codes that the device told of, each once in a row."""
@@ -46,27 +56,86 @@ def scene(folder: Path) -> Iterator[Scene]:
     ):
         device = Device(folder / "device", press.site.repository.first_root(), address, site.port)
         device.pipeline(seed=9)
-        with device.running("agent", "runtime"):
-            observer.wait_for(wire.result("cam-1", "tiny"), 2)
-            yield Scene(press, observer, device)
+        with device.running("agent", "runtime") as processes:
+            observer.wait_for(wire.result("cam-1", "tiny"), 3)
+            yield Scene(press, observer, device, processes["runtime"])
 
 
-def test_a_good_release_is_proven_and_a_worse_one_taken_back(tmp_path: Path) -> None:
+def wrong(memory: Memory) -> list[str]:
+    """The checks that did not hold, as a person reads them."""
+    assert memory.record is not None
+    assert memory.record.verdict is not None
+    checks = memory.record.verdict.checks
+    return [f"{one.name}: {one.value}, limit {one.limit}" for one in checks if not one.ok]
+
+
+def test_a_good_release_is_proven_and_a_slow_one_taken_back(tmp_path: Path) -> None:
     with scene(tmp_path) as site:
         press, device = site.press, site.device
-        good = press.release(1)
+        good, slow = press.release(1), press.release(2, slow=12)
         live.publish(site.observer, press.assign(good, 1))
         memory = device.ended("SUCCEEDED", press.digests[good])
         assert device.serving() == press.digests[good]
+        assert wrong(memory) == []
         assert memory.record is not None
-        assert memory.record.verdict is not None
-        print(memory.record.verdict)
+        assert memory.record.before["tiny"].fps > 10
 
-        worse = press.release(2, bands="{fps_min: 10, p99_ms_max: 0.001, prove_s: 1}")
-        live.publish(site.observer, press.assign(worse, 2))
-        memory = device.ended("ROLLED_BACK", press.digests[worse])
+        live.publish(site.observer, press.assign(slow, 2))
+        memory = device.ended("ROLLED_BACK", press.digests[slow])
         assert device.serving() == press.digests[good]
+        found = wrong(memory)
+        assert any(one.startswith("tiny: fps: ") for one in found), found
         assert memory.record is not None
-        print(memory.record)
-        print(site.states())
         assert memory.record.reason == "prove"
+        live.until(lambda: site.states()[-1] == "ROLLED_BACK", 20, device.told)
+        last = live.reports(site.observer)[-1]
+        assert (last.serving, last.generation) == (press.digests[good], 2)
+        assert [check.name for check in last.checks if not check.ok]
+        (rss,) = {
+            wire.decode(wire.HealthMessage, body).agent.rss_bytes
+            for body in site.observer.on(wire.health("cam-1"))[-1:]
+        }
+        print(f"agent {(rss or 0) / 1e6:.1f} MB; {found}")
+
+
+def test_one_that_kills_the_runtime_is_taken_back_with_a_reason(tmp_path: Path) -> None:
+    with scene(tmp_path) as site:
+        press, device = site.press, site.device
+        target = press.release(1, bands=live.BANDS.replace("prove_s: 1", "prove_s: 20"))
+        live.publish(site.observer, press.assign(target, 1))
+        live.until(lambda: site.states()[-1:] == ["PROVE"], 60, device.told)
+        site.runtime.send_signal(signal.SIGSEGV)
+        site.runtime.wait()
+        with device.running("runtime"):
+            memory = device.ended("ROLLED_BACK", press.digests[target])
+
+        assert device.serving() == ""
+        assert wrong(memory) == [
+            "tiny: runtime: ended and was started again once, limit runs through"
+        ]
+
+
+def test_wrong_answers_and_a_network_that_is_none_are_rejected(tmp_path: Path) -> None:
+    with scene(tmp_path) as site:
+        press, device = site.press, site.device
+        lies = press.release(1, wrong=5.0)
+        live.publish(site.observer, press.assign(lies, 1))
+        memory = device.ended("REJECTED", press.digests[lies])
+        assert "golden" in wrong(memory)[0]
+        assert memory.record is not None
+        assert memory.record.state.value == "BUILD"
+        assert device.serving() == ""
+
+
+def test_settings_reach_the_pipeline_and_forged_ones_do_not(tmp_path: Path) -> None:
+    with scene(tmp_path) as site:
+        live.publish(site.observer, site.press.settings(3, {"tiny": {"rate_hz": 5.0}}))
+        live.until(lambda: site.rate_hz() == 5.0, 30, site.device.told)
+        forged = site.press.settings(4, {"tiny": {"rate_hz": 1.0}}, key="targets-0")
+        live.publish(site.observer, forged)
+        live.until(
+            lambda: live.reports(site.observer)[-1].refused == {"signature": 1},
+            30,
+            site.device.told,
+        )
+        assert site.rate_hz() == 5.0
