@@ -7,6 +7,8 @@ from pathlib import Path
 
 import msgspec
 
+from edgetrt.journal import fields
+
 _log = logging.getLogger("edgetrt.audit")
 
 MOST_BYTES = 1_000_000
@@ -61,7 +63,8 @@ class Audit:
     def write(self, line: Line) -> None:
         """Write a line; a disk that does not take it stops nothing."""
         told = f": {line.text}" if line.text else ""
-        _log.info("command %s %s: %s%s", line.command, line.id, line.outcome, told)
+        extra = fields(event="command")
+        _log.info("command %s %s: %s%s", line.command, line.id, line.outcome, told, extra=extra)
         if self._path is None:
             return
         try:

@@ -81,8 +81,7 @@ class Requests:
             "restart": self._restart,
             "bench": self._bench,
         }
-        for left in means.folder.glob(_PICTURES):  # by an asker that did not wait
-            left.unlink(missing_ok=True)
+        self._sweep()
 
     def settle(self, message: wire.SettingsMessage) -> None:
         """Put settings into force.
@@ -146,6 +145,11 @@ class Requests:
         except EdgetrtError as error:
             log.warning("answering: %s", error.message)
 
+    def _sweep(self) -> None:
+        """Remove pictures that an asker did not wait for."""
+        for left in self._means.folder.glob(_PICTURES):
+            left.unlink(missing_ok=True)
+
     def _snapshot(self, supervisor: Supervisor, message: wire.AskMessage) -> dict[str, Any]:
         result = supervisor.glimpse.next(RESULT_S)
         if result is None:
@@ -154,6 +158,7 @@ class Requests:
                 f"{supervisor.meter.state}"
             )
         picture = self._means.draw(result, message.limit)
+        self._sweep()
         path = self._means.folder / f"snapshot-{Path(message.reply).stem}.jpg"
         try:
             path.write_bytes(picture)
