@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 LOOP_DEPTH = 1
 """One lane: with two, the stages of neighbouring frames overlap and their times say less."""
 
+PATIENCE_S = 30.0
+"""How long a network may load and a source be silent before the loop is measured without them."""
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -146,16 +149,36 @@ def _loop(
     if source is None:
         return {}, None
     uri = uris.parse(source)
-    supervisor = app.join(subject.name, lambda: app.open_source(uri), subject.open)
     stop = threading.Event()
-    timer = threading.Timer(seconds, stop.set)
-    timer.start()
+    limit = _FromFirstResult(seconds, stop)
+    supervisor = app.join(subject.name, lambda: app.open_source(uri), subject.open, [limit])
     try:
         supervisor.run_once(stop)
     finally:
-        timer.cancel()
+        limit.close()
     health = supervisor.meter.health()
     return {name: (s.p50_ms, s.p99_ms) for name, s in health.stages.items()}, health.fps
+
+
+class _FromFirstResult:
+    """A sink that ends the loop some time after its first result: loading does not count.
+
+    A source from which nothing comes is given up after `PATIENCE_S` more.
+    """
+
+    def __init__(self, seconds: float, stop: threading.Event) -> None:
+        self._measured = threading.Timer(seconds, stop.set)
+        self._longest = threading.Timer(seconds + PATIENCE_S, stop.set)
+        self._longest.start()
+
+    def put(self, _: object) -> bool:
+        if self._measured.ident is None:
+            self._measured.start()
+        return True
+
+    def close(self) -> None:
+        self._measured.cancel()
+        self._longest.cancel()
 
 
 def _reference(subject: Subject, what: Path) -> Recipe:
