@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Protocol
 
 from edgetrt.errors import EdgetrtError, UpdateError
 from edgetrt.update import built
+from edgetrt.update.record import Check
 
 if TYPE_CHECKING:
     from edgetrt.asking import Answer
     from edgetrt.update.built import Built
-    from edgetrt.update.release import Release
+    from edgetrt.update.release import Part, Release
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +50,8 @@ class UnitEngines:
     Args:
         root: folder of updates.
         units: the supervisor.
-        look: lets the runtime look again what should run; `partial(asking.look_again, socket)`.
+        look: lets the runtime look again what should run, with so many frames of a shadow run; see
+            `asking.look_again`.
         stopping: whether this process is about to end: nothing is waited for then.
         sleep: waits so many seconds.
         start_s: how long a runtime that did not run may take.
@@ -59,7 +61,7 @@ class UnitEngines:
         self,
         root: Path,
         units: Workers,
-        look: Callable[[], Answer],
+        look: Callable[[int], Answer],
         stopping: Callable[[], bool] = lambda: False,
         sleep: Callable[[float], None] = time.sleep,
         start_s: float = _START_S,
@@ -101,7 +103,7 @@ class UnitEngines:
             except EdgetrtError as error:
                 _log.warning("a build that nobody wants goes on: %s", error.message)
 
-    def activate(self, folder: Path, release: Release) -> None:
+    def activate(self, folder: Path, release: Release) -> tuple[Check, ...]:
         """As `Engines.activate`.
 
         Raises:
@@ -110,7 +112,7 @@ class UnitEngines:
         engines = {
             part.name: part.engine for part in built.require(self._root, folder.name).pipelines
         }
-        answer = self._ask()
+        answer = self._ask(max(part.bands.shadow_frames for part in release.pipelines))
         if answer.state != "taken":
             raise _refused(release, answer)
         runs = {one.pipeline: one.engine for one in answer.pipelines}
@@ -122,6 +124,12 @@ class UnitEngines:
                     "Is there a source for it? A release without one needs a pipeline file of its name.",
                     "engine",
                 )
+        return tuple(
+            _agreement(part, one.agreement)
+            for part in release.pipelines
+            for one in answer.pipelines
+            if one.pipeline == part.name and one.agreement is not None
+        )
 
     def restore(self, folder: Path | None) -> None:
         """As `Engines.restore`. Where no runtime runs, and none comes up, the next start takes it.
@@ -137,9 +145,9 @@ class UnitEngines:
                 "runtime",
             )
 
-    def _ask(self) -> Answer:
+    def _ask(self, shadow: int = 0) -> Answer:
         """Let the runtime look again; one that does not run is started, one that is silent anew."""
-        answer = self._look()
+        answer = self._look(shadow)
         if answer.state in ("taken", "refused") or self._stopping():
             return answer
         try:
@@ -149,10 +157,20 @@ class UnitEngines:
         begun = time.monotonic()
         while time.monotonic() - begun < self._start_s and not self._stopping():
             self._sleep(_LOOK_S)
-            answer = self._look()
+            answer = self._look(0)
             if answer.state != "installed":
                 break
         return answer
+
+
+def _agreement(part: Part, found: float) -> Check:
+    least = part.bands.agreement_min
+    return Check(
+        name=f"{part.name}: agreement with before",
+        ok=least is None or found >= least,
+        value=f"{found:.1%} on live frames",
+        limit="told only" if least is None else f">= {least:.1%}",
+    )
 
 
 def _died(release: Release, digest: str, reason: str) -> UpdateError:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import threading
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgetrt.app.places import RUNTIME_SOCKET
 from edgetrt.app.serving import updates_dir
-from edgetrt.asking import look_again
+from edgetrt.asking import Answer, look_again
 from edgetrt.children import Children, how_it_ended
 from edgetrt.errors import ConfigError, EdgetrtError
 
@@ -69,7 +68,10 @@ def open_updating(
         return {of: demand.rate_hz for of, demand in demands().items()}
 
     local = assemble(name, host(), device.update, path, root, progress)
-    look = partial(look_again, sockets / RUNTIME_SOCKET)
+
+    def look(shadow: int) -> Answer:
+        return look_again(sockets / RUNTIME_SOCKET, shadow=shadow)
+
     engines = UnitEngines(root, workers(), look, stop.is_set)
     prover = WatchProver(watch, rates_hz, board)
     switching = Switching(local.layout, engines, Gate(root, BoardHeadroom(board)), prover)

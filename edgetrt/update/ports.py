@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from edgetrt.update.built import Built
-from edgetrt.update.record import Figures, Verdict
+from edgetrt.update.record import Check, Figures, Verdict
 from edgetrt.update.release import Release
 
 
@@ -28,8 +28,11 @@ class Engines(Protocol):
     def rest(self) -> None:
         """No build is wanted now: end one that is at work."""
 
-    def activate(self, folder: Path, release: Release) -> None:
+    def activate(self, folder: Path, release: Release) -> tuple[Check, ...]:
         """Let the runtime serve this release from the next frame on.
+
+        Returns:
+            In how far its networks agreed with those before on live frames, where that was asked for.
 
         Raises:
             EdgetrtError: it did not take it.

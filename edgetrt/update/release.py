@@ -36,6 +36,8 @@ class Bands(Struct, frozen=True):
 
     `worse_percent` bounds the loss against the release before on the very device, null = it may be as
     slow as the other bands allow, such as a larger network; `prove_s` is how long it is watched.
+    `shadow_frames` live frames are looked at by the new network beside the old one before it takes over;
+    both must agree on at least `agreement_min` of what they find.
     """
 
     fps_min: Positive | None = None
@@ -46,6 +48,8 @@ class Bands(Struct, frozen=True):
     temperature_c_max: Positive | None = None
     worse_percent: Percent | None = 10.0
     prove_s: Annotated[float, msgspec.Meta(ge=0, le=86400)] = 60.0
+    shadow_frames: Annotated[int, msgspec.Meta(ge=0, le=10000)] = 0
+    agreement_min: Unit | None = None
 
 
 class Needs(Struct, frozen=True):

@@ -222,8 +222,10 @@ class Switching:
         folder = self._layout.release(record.digest)
         release = archive.read(folder)
         self._layout.switch(record.digest)
-        self._engines.activate(folder, release)
-        return Outcome(record)
+        checks = self._engines.activate(folder, release)
+        verdict = Verdict(checks=checks) if checks else None
+        record = replace(record, verdict=verdict)
+        return Outcome(record, error=_disproved(record, verdict))
 
     def prove(self, record: Record, _: Memory) -> Outcome:
         """Watch it until there is a verdict."""
@@ -233,8 +235,10 @@ class Switching:
         verdict = self._prover.look(trial)
         if verdict is None:
             return Outcome(record, _POLL_S, "watched")
+        if record.verdict is not None:  # what the switch itself found
+            verdict = replace(verdict, checks=(*record.verdict.checks, *verdict.checks))
         record = replace(record, verdict=verdict)
-        return Outcome(record, error=None if verdict.ok else _disproved(record, verdict))
+        return Outcome(record, error=_disproved(record, verdict))
 
     def commit(self, record: Record, _: Memory) -> Outcome:
         """Remove what is older than the release before."""
@@ -277,7 +281,9 @@ def _same(desired: Desired, wanted: Wanted) -> None:
         )
 
 
-def _disproved(record: Record, verdict: Verdict) -> ProveError:
+def _disproved(record: Record, verdict: Verdict | None) -> ProveError | None:
+    if verdict is None or verdict.ok:
+        return None
     check = next(check for check in verdict.checks if not check.ok)
     return ProveError(
         f"{record.target}: {check.name}: {check.value}, limit {check.limit}",

@@ -5,21 +5,21 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 pytest.importorskip("tuf", reason="the extra `update` is not installed")
 
 from edgetrt import wire
 from edgetrt.agent.engines import UnitEngines
-from edgetrt.asking import look_again
+from edgetrt.asking import Answer, look_again
 from edgetrt.errors import EdgetrtError, UpdateError
 from edgetrt.link import Receiver, Sender
 from edgetrt.update import built
 from edgetrt.update.built import Built, BuiltPipeline, Failure
-from edgetrt.update.release import Part, Release
+from edgetrt.update.release import Bands, Part, Release
 
 DIGEST, ENGINE = "d" * 64, "e" * 64
 UNIT = f"build@{DIGEST}"
@@ -64,6 +64,11 @@ def made(failure: Failure | None = None) -> Built:
     return Built(digest=DIGEST, built_at=1.0, pipelines=(part,), failure=failure)
 
 
+def asking(socket: Path) -> Callable[[int], Answer]:
+    """As the agent asks."""
+    return lambda shadow: look_again(socket, shadow=shadow)
+
+
 class Bench:
     def __init__(self, folder: Path) -> None:
         self.root, self.units = folder, Units()
@@ -72,7 +77,7 @@ class Bench:
         self.engines = UnitEngines(
             folder,
             self.units,
-            partial(look_again, self.runtime),
+            asking(self.runtime),
             sleep=lambda _: None,
             start_s=1,
         )
@@ -157,9 +162,9 @@ def test_a_build_that_nobody_wants_is_ended(bench: Bench) -> None:
 
 
 @contextmanager
-def answering(path: Path, answer: wire.ActivatedMessage) -> Iterator[None]:
-    """A runtime that says this to whoever asks."""
-    stop = threading.Event()
+def answering(path: Path, answer: wire.ActivatedMessage) -> Iterator[list[wire.ActivateMessage]]:
+    """A runtime that says this to whoever asks; yields what it was asked."""
+    stop, heard = threading.Event(), list[wire.ActivateMessage]()
 
     def serve(inbox: Receiver) -> None:
         while not stop.is_set():
@@ -168,6 +173,7 @@ def answering(path: Path, answer: wire.ActivatedMessage) -> Iterator[None]:
                 continue
             asked = wire.decode_link(datagram)
             assert isinstance(asked, wire.ActivateMessage)
+            heard.append(asked)
             with Sender(path.with_name(asked.reply)) as out:
                 out.send(wire.encode(answer))
 
@@ -175,14 +181,16 @@ def answering(path: Path, answer: wire.ActivatedMessage) -> Iterator[None]:
         thread = threading.Thread(target=serve, args=(inbox,))
         thread.start()
         try:
-            yield
+            yield heard
         finally:
             stop.set()
             thread.join()
 
 
-def told(engine: str, error: str = "") -> wire.ActivatedMessage:
-    taken = wire.Taken(pipeline="street", did="swapped", engine=engine, error=error)
+def told(engine: str, error: str = "", agreement: float | None = None) -> wire.ActivatedMessage:
+    taken = wire.Taken(
+        pipeline="street", did="swapped", engine=engine, error=error, agreement=agreement
+    )
     return wire.ActivatedMessage(pipeline="", engine="", error=error, pipelines=(taken,))
 
 
@@ -193,6 +201,24 @@ def test_a_switch_is_done_when_every_pipeline_runs_what_was_built(bench: Bench) 
         bench.engines.restore(None)
 
     assert bench.units.asked == []
+
+
+@pytest.mark.parametrize(
+    ("least", "ok", "limit"),
+    [(None, True, "told only"), (0.9, True, ">= 90.0%"), (0.95, False, ">= 95.0%")],
+)
+def test_in_how_far_both_agreed_on_live_frames_is_told(
+    bench: Bench, least: float | None, ok: bool, limit: str
+) -> None:
+    part = RELEASE.pipelines[0]
+    bands = Bands(shadow_frames=30, agreement_min=least)
+    release = replace(RELEASE, pipelines=(replace(part, bands=bands),))
+    built.write(bench.root, made())
+    with answering(bench.runtime, told(ENGINE[:16], agreement=0.925)) as asked:
+        (check,) = bench.engines.activate(bench.release, release)
+
+    assert (check.ok, check.value, check.limit) == (ok, "92.5% on live frames", limit)
+    assert [one.shadow for one in asked] == [30]
 
 
 def test_another_engine_than_the_built_one_is_no_switch(bench: Bench) -> None:
@@ -236,9 +262,7 @@ def test_who_cannot_start_it_waits_for_who_does(tmp_path: Path) -> None:
 
 def test_nothing_is_waited_for_when_the_agent_stops(tmp_path: Path) -> None:
     units = Units()
-    engines = UnitEngines(
-        tmp_path, units, partial(look_again, tmp_path / "runtime.sock"), lambda: True
-    )
+    engines = UnitEngines(tmp_path, units, asking(tmp_path / "runtime.sock"), lambda: True)
     engines.restore(None)
 
     assert units.asked == []

@@ -26,7 +26,7 @@ from edgetrt.update.built import Built
 from edgetrt.update.gate import Gate
 from edgetrt.update.handover import Handover
 from edgetrt.update.local import Local
-from edgetrt.update.record import FileStore, Record, alone
+from edgetrt.update.record import Check, FileStore, Record, alone
 from edgetrt.update.release import Release
 from edgetrt.update.requests import MARK, Request, Requests
 from edgetrt.update.states import Code, State
@@ -222,6 +222,7 @@ def test_a_worse_one_is_taken_back_with_its_verdict(world: World) -> None:
         ("build", Code.FAILED, "enginebuild"),
         ("golden", Code.REJECTED, "golden"),
         ("activate", Code.ROLLED_BACK, "enginebuild"),
+        ("disagree", Code.ROLLED_BACK, "prove"),
     ],
 )
 def test_what_cannot_be_done_ends_with_its_reason(
@@ -234,7 +235,7 @@ def test_what_cannot_be_done_ends_with_its_reason(
     world.fails = fails
     last = drive(world, scenario).reports()[-1]
     assert last.detail
-    assert (last.checks != ()) == (fails == "golden")
+    assert (last.checks != ()) == (fails in ("golden", "disagree"))
 
 
 def test_a_forged_one_is_counted_and_the_next_good_one_taken(world: World) -> None:
@@ -435,9 +436,10 @@ def test_a_step_that_does_not_end_is_left_when_the_agent_stops(world: World) -> 
     part, engines = world.updating()
     waiting, go = threading.Event(), threading.Event()
 
-    def slow(folder: Path, release: Release) -> None:
+    def slow(folder: Path, release: Release) -> tuple[Check, ...]:
         waiting.set()
         go.wait(30)
+        return ()
 
     engines.activate = slow  # type: ignore[method-assign]
 

@@ -192,11 +192,15 @@ class FileEngines:
     def rest(self) -> None:
         """Nothing goes on here between two calls."""
 
-    def activate(self, folder: Path, release: Release) -> None:
+    def activate(self, folder: Path, release: Release) -> tuple[Check, ...]:
         if self._fails == "activate":
             raise EngineBuildError("street: the runtime did not take it")
         assert (self._folder / f"built-{folder.name}").exists()
         durable.replace(self._folder / "serving", folder.name.encode())
+        agrees = self._fails != "disagree"
+        return (
+            (Check(name="agreement", ok=agrees, value="50 %", limit="90 %"),) if not agrees else ()
+        )
 
     def restore(self, folder: Path | None) -> None:
         durable.replace(self._folder / "serving", b"" if folder is None else folder.name.encode())
@@ -244,7 +248,7 @@ class Processes:
     def reason(self, unit: str) -> str:
         return ""
 
-    def look(self) -> Answer:
+    def look(self, _: int) -> Answer:
         """The runtime takes what `current` leads to, between two moments."""
         self._moment("before the runtime looks")
         digest = Layout(self._root).current()
