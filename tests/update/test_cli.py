@@ -10,6 +10,8 @@ import pytest
 
 pytest.importorskip("tuf", reason="the extra `update` is not installed")
 
+from edgetrt.config import PipelineSettings
+from edgetrt.update.desired import peek
 from edgetrt.update.requests import Requests
 from edgetrt.update.states import Code, State
 from tests.cli.command import Done, edgetrt
@@ -225,3 +227,31 @@ def test_a_device_without_updates_says_so(made: Desk, tmp_path: Path) -> None:
     assert "no release" in made.ok("update", "status", "--folder", tmp_path).out
     assert "No update was ever" in made.ok("update", "show", "--folder", tmp_path).out
     assert "no update" in made.refused("update", "abort", "--folder", tmp_path)
+
+
+def test_settings_are_assigned_with_a_release_or_alone(desk: Desk) -> None:
+    words = ("--device", "cam-1", "--generation", 3, "--key", "keys/assignment-1.pem")
+    both = ("--setting", "street.rate_hz=5", "--setting", "street.only=[person, bus]")
+    desk.ok("release", "assign", *words, *both, "-o", "alone.json")
+    desk.ok("release", "assign", TARGET, *words, *both[:2], "-o", "with.json")
+
+    alone = peek((desk.folder / "alone.json").read_bytes())
+    assert (alone.target, alone.sha256, alone.length) == ("", "", 0)
+    assert alone.settings == {"street": PipelineSettings(rate_hz=5.0, only=("person", "bus"))}
+    assert peek((desk.folder / "with.json").read_bytes()).target == TARGET
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ((), "neither a release nor a setting"),
+        (("--setting", "street"), "expected PIPELINE.NAME=VALUE"),
+        (("--setting", "street.rate_hz=-1"), "rate_hz"),
+        (("--setting", "street.colour=red"), "colour"),
+        (("--setting", "Street!.rate_hz=1"), "at `key` in `$.settings`"),
+    ],
+)
+def test_a_wrong_setting_is_told(desk: Desk, options: tuple[str, ...], told: str) -> None:
+    words = ("--device", "cam-1", "--generation", 3, "--key", "keys/assignment-1.pem")
+
+    assert told in desk.refused("release", "assign", *words, *options, "-o", "x.json")
