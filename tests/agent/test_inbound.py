@@ -62,7 +62,12 @@ def test_what_is_not_for_us_is_counted(topic: str) -> None:
 @pytest.mark.parametrize("name", sorted(MOST_BYTES))
 def test_too_long_a_message_is_not_even_read(name: str) -> None:
     taken: list[bytes] = []
-    topic = {"cmd": wire.cmd("cam-1"), "desired": wire.desired("cam-1"), "announce": wire.ANNOUNCE}
+    topic = {
+        "cmd": wire.cmd("cam-1"),
+        "desired": wire.desired("cam-1"),
+        "announce": wire.ANNOUNCE,
+        "status": wire.status("cam-1"),
+    }
     part = inbound(**{name: lambda message: taken.append(message.payload)})
     part.take(FakeMessage(topic[name], b"x" * MOST_BYTES[name]))
     part.take(FakeMessage(topic[name], b"x" * (MOST_BYTES[name] + 1)))
