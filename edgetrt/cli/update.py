@@ -18,7 +18,6 @@ from edgetrt.errors import ConfigError, UpdateError
 if TYPE_CHECKING:
     from edgetrt.update.local import Local
     from edgetrt.update.record import Memory, Record
-    from edgetrt.update.release import Host
     from edgetrt.update.requests import Request
 
 app = typer.Typer(help="Take releases, look at them, take them back.", no_args_is_help=True)
@@ -215,6 +214,7 @@ def _serving(folder: Path) -> str:
 def _local(config: Path, folder: Path) -> Local:
     from edgetrt import document
     from edgetrt.agent.identity import identify
+    from edgetrt.app.updates import host
     from edgetrt.config import DeviceConfig
     from edgetrt.update.local import assemble
 
@@ -225,29 +225,7 @@ def _local(config: Path, folder: Path) -> Local:
             "Set update.root to the repository's first root metadata.",
         )
     return assemble(
-        identify(settings, 0).device, _host(), settings.update, config, folder, _progress
-    )
-
-
-def _host() -> Host:
-    """What this device is; a release for any device needs none of it."""
-    import contextlib
-    from importlib.metadata import PackageNotFoundError, version
-
-    from edgetrt.boards import generic, jetson
-    from edgetrt.model.targets import target_of
-    from edgetrt.update.release import Host
-
-    board = jetson.identify()
-    memory = generic.memory_bytes(Path("/"))
-    tensorrt = None
-    with contextlib.suppress(PackageNotFoundError):
-        tensorrt = version("tensorrt")
-    return Host(
-        board=target_of(board.part_number) if board else None,
-        l4t=board.l4t if board else None,
-        tensorrt=tensorrt,
-        memory_mb=memory / 1e6 if memory else None,
+        identify(settings, 0).device, host(), settings.update, config, folder, _progress
     )
 
 
@@ -324,6 +302,9 @@ def _print(record: Record) -> None:
         out.print(f"  reason: {record.reason}", highlight=False)
     if record.hint:
         out.print(f"  hint: {escape(record.hint)}", soft_wrap=True, highlight=False)
+    for name, known in record.before.items():
+        p99 = "" if known.p99_ms is None else f", p99 {known.p99_ms:g} ms"
+        out.print(f"  before: {name} {known.fps:g} Hz{p99}", highlight=False)
     if record.verdict is None:
         return
     for check in record.verdict.checks:

@@ -128,6 +128,12 @@ class Meter:
             self._settings, self._unsettled = settings, unsettled
             self._generation = self._generation if generation is None else generation
 
+    def renew(self) -> None:
+        """Another engine took over: what was timed of the one before says nothing of it."""
+        with self._lock:
+            self._stages = {name: Window() for name in STAGES}
+            self._latency = Window()
+
     def mean_objects(self) -> float | None:
         """Objects per frame since the start; None where the task does not count."""
         with self._lock:

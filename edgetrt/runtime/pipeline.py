@@ -286,6 +286,7 @@ class Pipeline:
             self._tuning.take(swap.network.task)
             swap.done.set()
         self._meter.backend, self._meter.engine = self._network.backend, self._network.fingerprint
+        self._meter.renew()
         old.close()
 
     def _abandon(self) -> None:
