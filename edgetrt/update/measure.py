@@ -2,8 +2,8 @@
 
 - **Nothing of the first seconds counts.** A pipeline's watch begins `SETTLE_S` after its first sign of
   the right engine: caches are cold, clocks ramp up, the first frames wait for the swap itself.
-- **fps** is results over time, from the runtime's own counters, not from its rolling window, which may
-  still hold frames of the engine before. Where the source or the configured rate gives fewer frames
+- **fps** is results over time, from the runtime's own counters, not from its rolling window, which
+  does not begin with the watch. Where the source or the configured rate gives fewer frames
   than a band asks for, an engine cannot show more: then it has to have taken all that came. That is so
   when the pipeline was as fast as its rate, or waited for its source for `_WAITED` of the time while
   its engine was idle for some of it, and lost next to no frame (`Seen.sated`). Waiting alone does not

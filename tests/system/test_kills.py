@@ -172,5 +172,6 @@ def test_a_kill_at_5_random_moments(tmp_path: Path) -> None:
 
 @pytest.mark.system
 @pytest.mark.timeout(6 * 3600)
-def test_a_kill_at_1000_random_moments(tmp_path: Path) -> None:
-    kill_often(tmp_path, 1000)
+def test_a_kill_at_1000_random_moments(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """Or at as many as --kills says."""
+    kill_often(tmp_path, request.config.getoption("--kills"))
