@@ -53,7 +53,7 @@ def command(
     if not reply.ok:
         raise CommandError(f"{device}: {reply.error}", reply.hint, reply.code)
     if not json:
-        console.print_json(_shown(reply.result))
+        _show(reply.result)
 
 
 def _message(name: str, arguments: list[str]) -> wire.CommandMessage:
@@ -176,7 +176,15 @@ def _save(path: Path, data: str) -> None:
         ) from error
 
 
-def _shown(result: dict[str, Any]) -> dict[str, Any]:
-    """A result for people: a picture is told, not printed."""
-    data = result.get("data")
-    return {**result, "data": f"{len(data)} characters"} if isinstance(data, str) else result
+def _show(result: dict[str, Any]) -> None:
+    """Print a result for people: log lines as they are, a picture as a word about it."""
+    from edgetrt.cli import output as console
+
+    lines, data = result.get("lines"), result.get("data")
+    if isinstance(lines, list):
+        for line in lines:
+            typer.echo(line)
+    elif isinstance(data, str):
+        console.print_json({**result, "data": f"{len(data)} characters; save them with -o"})
+    else:
+        console.print_json(result)

@@ -30,6 +30,8 @@ def test_a_device_is_asked_and_its_answer_printed(tmp_path: Path) -> None:
         shot = edgetrt("command", "cam-1", "snapshot", "pipeline=a", "-o", str(picture), *there)
         assert (shot.code, picture.read_bytes()) == (0, b"a picture")
         assert "data" not in shot.json()
+        lines = edgetrt("command", "cam-1", "logs", "lines=5", *there).out.splitlines()
+        assert "command logs" in lines[-1]
         refused = edgetrt("command", "cam-1", "format-the-disk", *there)
         assert refused.code == 1
         assert "no such command" in refused.err
