@@ -166,3 +166,21 @@ def test_the_network_opens_for_a_camera_and_shuts_again(device: Device) -> None:
     camera.unlink()
     assert "removed" in device.run("edgetrt", "doctor", "--sandbox", "--write")
     device.run("systemctl", "daemon-reload")
+
+
+def test_an_agent_that_failed_for_good_is_tried_again_later(device: Device) -> None:
+    broken = f"{AGENT_DROP_IN}/broken.conf"
+    device.write(broken, "[Service]\nExecStart=\nExecStart=/bin/false\n")
+    device.run("systemctl", "daemon-reload")
+
+    device.run("systemctl", "restart", "edgetrt-agent.service")
+    eventually(lambda: device.show("ActiveState", "agent") == "failed")
+    timers = device.run("systemctl", "list-timers", "--no-pager")
+
+    assert "edgetrt-again@edgetrt-agent.timer" in timers
+    (device.root / broken.lstrip("/")).unlink()
+    device.run("systemctl", "daemon-reload")
+    device.run("systemctl", "stop", "edgetrt-again@edgetrt-agent.timer")
+    device.run("systemctl", "reset-failed", "edgetrt-agent.service")
+    device.run("systemctl", "start", "edgetrt-agent.service")
+    assert device.is_active("agent")

@@ -15,7 +15,7 @@ from edgetrt.dropins import network
 
 SERVICES = Path(__file__).parents[2] / "services"
 UNITS = sorted(
-    path for kind in ("service", "path", "target") for path in SERVICES.glob(f"*.{kind}")
+    path for kind in ("service", "path", "timer", "target") for path in SERVICES.glob(f"*.{kind}")
 )
 EXAMPLE_LINES = (SERVICES / "examples" / "broker-credentials.conf").read_text().splitlines()
 EXPOSURE = {
@@ -147,6 +147,10 @@ def test_a_service_is_supervised(unit: str) -> None:
     assert values(name, "Restart") == ["on-failure"]
     assert values(name, "RestartPreventExitStatus") == ["78"]
     assert float(values(name, "WatchdogSec")[0]) > 0
+    # Nobody may be near: what failed for good is tried again when its failures count no more.
+    assert values(name, "OnFailure", "Unit")[0].split()[-1] == "edgetrt-again@%N.timer"
+    assert values("edgetrt-again@.timer", "OnActiveSec", "Timer") == ["10min"]
+    assert float(values(name, "StartLimitIntervalSec", "Unit")[0]) < 600
     # Five failures in a row fit into the interval even when each comes by the watchdog.
     interval = float(values(name, "StartLimitIntervalSec", "Unit")[0])
     burst = int(values(name, "StartLimitBurst", "Unit")[0])
@@ -159,7 +163,9 @@ def test_every_unit_that_a_unit_names_is_here() -> None:
     named = {
         name
         for unit in UNITS
-        for name in re.findall(r"\bedgetrt[\w@-]*\.(?:service|path|target)\b", unit.read_text())
+        for name in re.findall(
+            r"\bedgetrt[\w@-]*\.(?:service|path|timer|target)\b", unit.read_text()
+        )
     }
 
     assert named - there == set()
