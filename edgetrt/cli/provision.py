@@ -34,7 +34,8 @@ def provision(
         Path | None, typer.Option(help="File with a one-time token, for an enrolment service.")
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="Its name; left out: as configured, or the host's.")
+        str | None,
+        typer.Option(help="Its name; left out: as configured, requested, or the host's."),
     ] = None,
     config: Annotated[Path, typer.Option(help="The device's agent.yaml.")] = DEFAULT_CONFIG,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,

@@ -78,7 +78,7 @@ def request(config: Path, device: str | None = None) -> Requested:
     credentials.ready()
     _, name = _known(config, device)
     folder = config.parent / "tls"
-    key, path = folder / "request.key", folder / f"{name}.csr"
+    key, path = folder / f"{name}.key", folder / f"{name}.csr"
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         if not key.exists():
@@ -121,7 +121,7 @@ def provision(
         ca: who signs for the site.
         cert: the device's certificate.
         key: its key; None = the one that `request` made, or the one in use.
-        device: its name; None = as configured, or made from the host's.
+        device: its name; None = as configured, as requested, or made from the host's.
 
     Raises:
         ConfigError: a file is wrong, or does not belong to the others.
@@ -135,8 +135,8 @@ def provision(
     credentials.check_authority(authority, str(ca))
     files, identity = {"ca.crt": authority}, None
     if cert is not None:
-        pem = _read(cert)
-        key_pem, key_path = _key_for(pem, key, config, written)
+        pem, requested = _read(cert), config.parent / "tls" / f"{name}.key"
+        key_pem, key_path = _key_for(pem, key, requested, config, written)
         names = str(cert), str(key_path), str(ca)
         now = dt.datetime.now(dt.timezone.utc)
         identity = credentials.check(pem, key_pem, authority, name, now, names)
@@ -147,7 +147,9 @@ def provision(
         text = replaced(_text(config), config, _changes(wanted, name, written, device))
         with _writing(config):
             previous = _place(config, text, staged, final)
-    _forget_old(config, previous, cert is not None and key is None)
+    _forget_old(config, previous)
+    if cert is not None and key is None:
+        durable.remove(config.parent / "tls" / f"{name}.key")
     return Provisioned(name, config, previous, final, identity, answer)
 
 
@@ -155,18 +157,19 @@ def _known(config: Path, device: str | None) -> tuple[DeviceConfig, str]:
     """The config as it is, and the device's name."""
     written = document.load(config, DeviceConfig) if config.exists() else DeviceConfig()
     if device is None:
-        return written, identify(written, 0).device
+        asked = [] if written.device else sorted((config.parent / "tls").glob("*.key"))
+        return written, asked[0].stem if len(asked) == 1 else identify(written, 0).device
     return document.override(written, {"device": device}), device
 
 
 def _key_for(
-    cert: bytes, key: Path | None, config: Path, written: DeviceConfig
+    cert: bytes, key: Path | None, requested: Path, config: Path, written: DeviceConfig
 ) -> tuple[bytes, Path]:
     """The key that was named, or of those that are here the one of the certificate."""
     if key is not None:
         _private(key)
         return _read(key), key
-    requested, used = config.parent / "tls" / "request.key", written.broker.key_file
+    used = written.broker.key_file
     candidates = [requested] if requested.exists() else []
     if used and not used.startswith(CREDENTIAL):
         candidates.append(document.beside(config, used))
@@ -297,7 +300,7 @@ def _place(config: Path, text: str, staged: Path, final: Path) -> Path | None:
     return previous
 
 
-def _forget_old(config: Path, previous: Path | None, used_request: bool) -> None:
+def _forget_old(config: Path, previous: Path | None) -> None:
     """Remove keys that neither this config nor the one before leads to."""
     folder = config.parent / "tls"
     kept = _text(config) + ("" if previous is None else _text(previous))
@@ -305,5 +308,3 @@ def _forget_old(config: Path, previous: Path | None, used_request: bool) -> None
         for old in folder.iterdir():
             if _FOLDER.fullmatch(old.name) and old.name not in kept:
                 durable.remove(old)
-        if used_request:
-            durable.remove(folder / "request.key")

@@ -153,6 +153,15 @@ def test_a_renewal_with_the_same_key_and_one_with_a_new_key(here: Site, config: 
     )
 
 
+def test_the_name_of_the_request_is_the_device(here: Site, tmp_path: Path) -> None:
+    config = tmp_path / "agent.yaml"
+    asked = request(config, "cam-9")
+    done = provision(
+        config, f"127.0.0.1:{here.port}", here.authority.ca, here.authority.sign(asked.request)
+    )
+    assert done.device == document.load(config, DeviceConfig).device == "cam-9"
+
+
 def test_a_device_without_a_config_gets_one(here: Site, tmp_path: Path) -> None:
     config, mine = tmp_path / "agent.yaml", here.credentials("cam-7")
     done = provision(
