@@ -32,6 +32,7 @@ from tests.update.device import serving
 DATA = bytes(range(256)) * 2000
 WANTED = Wanted("model.tar", hashlib.sha256(DATA).hexdigest(), len(DATA))
 QUICK = Limits(answer_s=0.3, gap_s=0.3, window_s=0.2, window_bytes=1000)
+PATIENT = Limits(answer_s=20, gap_s=20)
 
 Talk = Callable[[socket.socket, str], None]
 
@@ -86,7 +87,7 @@ def half(peer: socket.socket, request: str) -> None:
     says(f"200 OK\r\nContent-Length: {len(DATA)}", DATA[: len(DATA) // 2])(peer, request)
 
 
-def get(url: str, folder: Path, wanted: Wanted = WANTED, limits: Limits = QUICK) -> Path:
+def get(url: str, folder: Path, wanted: Wanted = WANTED, limits: Limits = PATIENT) -> Path:
     return fetch(wanted, [WebOrigin(url, limits)], folder)
 
 
@@ -190,6 +191,8 @@ def endless(peer: socket.socket, _: str) -> None:
         peer.sendall(DATA)
 
 
+STARVING = (drip, drip_headers, mute, head_then_mute)
+
 REFUSALS: list[tuple[str, Talk, type[EdgetrtError], str]] = [
     ("one byte at a time", drip, UnreachableError, "slow"),
     ("one byte of the headers at a time", drip_headers, UnreachableError, "unreachable"),
@@ -246,8 +249,9 @@ REFUSALS: list[tuple[str, Talk, type[EdgetrtError], str]] = [
 def test_a_server_is_refused_with_a_code_and_nothing_is_left(
     tmp_path: Path, talk: Talk, kind: type[UpdateError], code: str
 ) -> None:
+    limits = QUICK if talk in STARVING else PATIENT
     with answering(talk) as url, pytest.raises(kind) as refused:
-        get(url, tmp_path)
+        get(url, tmp_path, limits=limits)
 
     assert isinstance(refused.value, UpdateError)
     assert refused.value.code == code
@@ -270,15 +274,15 @@ def test_one_changed_byte_anywhere_is_found(tmp_path: Path, at: int) -> None:
 def test_another_mirror_delivers_what_one_lies_about(tmp_path: Path) -> None:
     liar = says(f"200 OK\r\nContent-Length: {len(DATA)}", DATA[::-1])
     with answering(liar) as bad, answering(whole) as good:
-        origins = [WebOrigin(bad, QUICK), WebOrigin("http://127.0.0.1:1", QUICK)]
-        path = fetch(WANTED, [*origins, WebOrigin(good, QUICK)], tmp_path)
+        origins = [WebOrigin(url, PATIENT) for url in (bad, "http://127.0.0.1:1", good)]
+        path = fetch(WANTED, origins, tmp_path)
 
     assert path.read_bytes() == DATA
 
 
 def test_a_mirror_that_is_away_is_worth_waiting_for(tmp_path: Path) -> None:
     with answering(says("404 No\r\nContent-Length: 0")) as url:
-        origins = [WebOrigin(url, QUICK), WebOrigin("http://127.0.0.1:1", QUICK)]
+        origins = [WebOrigin(url, PATIENT), WebOrigin("http://127.0.0.1:1", PATIENT)]
         with pytest.raises(UnreachableError):
             fetch(WANTED, origins, tmp_path)
 
@@ -329,7 +333,7 @@ def test_a_proxy_is_asked_for_the_whole_address(
     with answering(proxy) as url:
         monkeypatch.setenv("http_proxy", url.replace("//", "//me:secret@"))
         monkeypatch.setenv("no_proxy", "")
-        origin = WebOrigin("http://example.invalid/r", QUICK, allow_http=True)
+        origin = WebOrigin("http://example.invalid/r", PATIENT, allow_http=True)
         assert fetch(WANTED, [origin], tmp_path).read_bytes() == DATA
 
     assert asked[0].startswith("GET http://example.invalid/r/model.tar HTTP/1.1\r\n")
