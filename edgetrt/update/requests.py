@@ -8,6 +8,7 @@ from typing import Literal
 
 import msgspec
 
+from edgetrt.errors import UpdateError
 from edgetrt.update import durable
 from edgetrt.update.record import Offer
 
@@ -44,10 +45,24 @@ class Requests:
         return self._path.exists() or self._mark.exists()
 
     def pending(self) -> Request | None:
-        """The wish, when there is one that can be read."""
-        with contextlib.suppress(FileNotFoundError, msgspec.MsgspecError):
+        """The wish, when there is one; what is none is removed.
+
+        Raises:
+            UpdateError: it cannot be read.
+        """
+        try:
             return msgspec.json.decode(self._path.read_bytes(), type=Request)
-        return None
+        except FileNotFoundError:
+            return None
+        except msgspec.MsgspecError:
+            self.clear()
+            return None
+        except OSError as error:
+            raise UpdateError(
+                f"{self._path}: cannot be read: {error.strerror}",
+                "Ask as the service's user (sudo -u edgetrt …), or remove the file.",
+                "state",
+            ) from error
 
     def clear(self) -> None:
         """It has been seen to."""

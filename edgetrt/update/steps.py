@@ -25,6 +25,8 @@ from edgetrt.update.trust import Trust
 
 _SPARE = 16 << 20
 _POLL_S = 1.0
+_STALE_S = 120.0
+"""After so long a wait what was noted before the build is noted anew: the night is not the day."""
 _BUILD_POLL_S = 0.2
 """How often a build is asked whether it is done: with its engines cached it takes a second or two."""
 
@@ -210,11 +212,11 @@ class Switching:
         now_s = self._now_s()
         local = datetime.fromtimestamp(now_s).astimezone()
         since_s = now_s - record.entered_at
-        if not record.before:
-            record = replace(record, before=self._prover.figures())
         why = self._gate.held(record.policy, record.digest, local, since_s)
         if why:
             return Outcome(record, _POLL_S, why)
+        if not record.before or since_s > _STALE_S:
+            record = replace(record, before=self._prover.figures() or record.before)
         return Outcome(replace(record, previous=self._layout.current()))
 
     def activate(self, record: Record, _: Memory) -> Outcome:

@@ -272,10 +272,10 @@ class Judge:
     """A prover with its mind made up."""
 
     def __init__(self, ok: bool = True) -> None:
-        self._ok = ok
+        self._ok, self.fps = ok, 30.0
 
     def figures(self) -> dict[str, Figures]:
-        return {"street": Figures(fps=30.0, p99_ms=20.0, frames=600)}
+        return {"street": Figures(fps=self.fps, p99_ms=20.0, frames=600)}
 
     def look(self, trial: Trial) -> Verdict | None:
         fps = 30.0 if self._ok else 11.5
@@ -305,7 +305,7 @@ class Device:
         moment: Callable[[str], None] | None = None,
     ) -> None:
         self.folder, self.clock = folder, clock or Clock()
-        self.layout, self.room = Layout(folder / "update"), Room()
+        self.layout, self.room, self.judge = Layout(folder / "update"), Room(), Judge(good)
         self.engines = FileEngines(folder / "engines", fails)
         self.trust = Trust(self.layout.trust, root, self.clock)
         self.store = store(FileStore(self.layout.root))
@@ -321,7 +321,7 @@ class Device:
             self.layout,
             self.engines if moment is None else real,
             Gate(self.layout.root, self.room),
-            Judge(good),
+            self.judge,
             self.now_s,
         )
         steps: Mapping[State, Step] = {

@@ -343,3 +343,35 @@ def test_a_damaged_state_is_told_and_not_replaced(shelf: Shelf) -> None:
 def test_no_bytes_get_past_the_envelope(data: bytes) -> None:
     with pytest.raises(TrustError):
         peek(data)
+
+
+def test_what_was_before_is_noted_anew_after_a_long_wait(shelf: Shelf) -> None:
+    device = shelf.device()
+    device.machine.offer(shelf.offer(2))
+    device.until(State.WAIT)
+    noted = device.record().before
+    assert noted["street"].fps == 30.0
+
+    device.judge.fps = 25.0
+    device.room.lacks = "heat"
+    device.machine.step()
+    device.clock.at += timedelta(seconds=60)
+    device.machine.step()
+    assert device.record().before == noted
+    device.clock.at += timedelta(seconds=61)
+    device.room.lacks = ""
+    device.settle()
+    assert device.record().before["street"].fps == 25.0
+
+
+def test_a_wish_that_is_none_is_removed(shelf: Shelf) -> None:
+    device = shelf.device()
+    path = device.layout.root / "request.json"
+    path.write_bytes(b"{}")
+
+    assert device.requests.any()
+    assert device.machine.step() is None
+    assert not path.exists()
+    path.mkdir()
+    with pytest.raises(UpdateError, match="cannot be read"):
+        device.machine.step()
