@@ -32,7 +32,7 @@ pytestmark = pytest.mark.broker
 
 QUICK = BANDS.replace("prove_s: 1", "prove_s: 0")
 BAD = "{p99_ms_max: 0.001, prove_s: 0}"
-END_S = 120.0
+END_S = 300.0
 """An update that has not ended so long after the last kill is stuck."""
 
 
@@ -165,7 +165,7 @@ def kill_often(folder: Path, moments: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_a_kill_at_5_random_moments(tmp_path: Path) -> None:
     kill_often(tmp_path, 5)
 

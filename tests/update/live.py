@@ -186,7 +186,7 @@ class Device:
         logs = [f"{path.name}:\n{path.read_text()}" for path in self.folder.glob("*.log")]
         return "\n".join([*logs, str(self.memory().record)])
 
-    def ended(self, code: str, digest: str = "", within_s: float = 60.0) -> Memory:
+    def ended(self, code: str, digest: str = "", within_s: float = 240.0) -> Memory:
         """Wait until the last update has ended, and in this way."""
 
         def over() -> bool:
