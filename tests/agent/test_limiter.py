@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgetrt.agent.limiter import RateLimiter
+from edgetrt.agent.limiter import Allowance, RateLimiter
 
 SECOND = 1_000_000_000
 
@@ -51,3 +51,24 @@ def test_never_less_than_the_rate_when_there_is_enough(rate_hz: float, seconds: 
     times = [number * SECOND // 1000 for number in range(seconds * 1000)]
     # Frames come on their own grid of 1 ms, so a pass may be that late.
     assert passed(RateLimiter(rate_hz), times) >= int(rate_hz * seconds * 0.9)
+
+
+@given(
+    st.integers(1, 20),
+    st.floats(0.01, 100.0),
+    st.lists(st.integers(0, 20_000_000_000), min_size=1, max_size=200),
+)
+def test_an_allowance_lets_its_burst_through_and_then_its_rate(
+    burst: int, every_s: float, gaps_ns: list[int]
+) -> None:
+    allowance, now, passed = Allowance(burst, every_s), 10**12, []
+    for gap in gaps_ns:
+        now += gap
+        if allowance.take(now):
+            passed.append(now)
+    period = round(every_s * 1e9)
+    for first, start in enumerate(passed):
+        for count, at in enumerate(passed[first:], 1):
+            assert count <= burst + (at - start) // period + 1
+    assert len(passed) >= min(burst, len(gaps_ns))
+    assert allowance.take(now + burst * period)

@@ -27,7 +27,7 @@ from edgetrt.types import Result
 from tests.broker import Observer, observing, running
 from tests.runtime.test_service import job
 
-pytestmark = pytest.mark.broker
+pytestmark = [pytest.mark.broker, pytest.mark.slow]
 
 CMD, DESIRED = wire.cmd("cam-1"), wire.desired("cam-1")
 REPORTED = wire.reported("cam-1")

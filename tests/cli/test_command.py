@@ -11,7 +11,7 @@ from tests.agent.test_remote import agent, runtime
 from tests.broker import free_port, observing, running
 from tests.cli.command import edgetrt
 
-pytestmark = pytest.mark.broker
+pytestmark = [pytest.mark.broker, pytest.mark.slow]
 
 
 def test_a_device_is_asked_and_its_answer_printed(tmp_path: Path) -> None:

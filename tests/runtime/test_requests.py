@@ -171,6 +171,7 @@ def test_a_measurement_that_fails_says_why(tmp_path: Path) -> None:
         assert "no GPU here" in ask(tmp_path, "bench").error
 
 
+@pytest.mark.slow
 def test_a_child_is_killed_at_its_limit_with_its_own_children(tmp_path: Path) -> None:
     told = tmp_path / "pid"
     program = (
