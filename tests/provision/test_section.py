@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgetrt.errors import ConfigError
@@ -65,17 +65,18 @@ def test_what_cannot_be_replaced_by_lines_is_refused(text: str) -> None:
         replaced(text, HERE, NEW)
 
 
-WORDS = st.text(st.characters(codec="utf-8", categories=["L", "N", "P"]), min_size=1, max_size=9)
+WORDS = st.text(st.characters(codec="utf-8", categories=["L", "N", "P"]), min_size=1, max_size=6)
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | WORDS,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3),
-    max_leaves=12,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=2),
+    max_leaves=6,
 )
 
 
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(
-    st.dictionaries(WORDS, VALUES, max_size=4),
-    st.dictionaries(WORDS, VALUES, min_size=1, max_size=4),
+    st.dictionaries(WORDS, VALUES, max_size=3),
+    st.dictionaries(WORDS, VALUES, min_size=1, max_size=3),
     st.booleans(),
 )
 def test_everything_else_means_what_it_meant(
