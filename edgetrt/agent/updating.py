@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from edgetrt import wire
 from edgetrt.config import PipelineSettings
 from edgetrt.errors import EdgetrtError, UnreachableError
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from edgetrt.agent.watch import Watch
     from edgetrt.update.local import Local
     from edgetrt.update.ports import Engines
-    from edgetrt.update.record import Record
+    from edgetrt.update.record import Check, Record
     from edgetrt.update.steps import Switching
 
 _log = logging.getLogger(__name__)
@@ -67,7 +69,7 @@ class Updating:
         demands: Callable[[], Mapping[str, Demand]] = dict,
     ) -> None:
         self.watch = watch
-        self.report = wire.UpdateReport(newest=-1)
+        self.report = wire.UpdateReport()
         self._local, self._engines, self._stop = local, engines, stop
         self._machine = local.machine(switching.steps(), self._told)
         self._door = Door(local.verifying, self._machine, self._settled)
@@ -78,6 +80,7 @@ class Updating:
         self._knock_s = 0.0
         self._due_s: float | None = 0.0
         self._fault = ""
+        self._begun = False
         self._post: Callable[[Callable[[], object]], None] = lambda _: None
         self._on_change: Callable[[wire.UpdateReport, str], None] = lambda *_: None
         self._on_settings: Callable[[int, Mapping[str, PipelineSettings]], object] = lambda *_: None
@@ -163,8 +166,9 @@ class Updating:
     def _next(self) -> float | None:
         """Do what can be done now; returns when to come again, None = when somebody asks."""
         try:
-            if self.report.newest < 0:
+            if not self._begun:
                 self._publish()
+                self._begun = True
             self._answer()
             wait_s: float | None = 0.0
             while wait_s == 0.0 and not self._stop.is_set():
@@ -264,9 +268,8 @@ def describe(
     if record is None:
         return told
     verdict = record.verdict
-    checks = () if verdict is None else verdict.checks
-    return wire.UpdateReport(
-        serving=serving,
+    return replace(
+        told,
         generation=record.generation,
         target=record.target,
         digest=record.digest,
@@ -277,13 +280,10 @@ def describe(
         hint=record.hint,
         held=record.held,
         since=record.entered_at,
-        checks=tuple(
-            wire.CheckReport(name=one.name, ok=one.ok, value=one.value, limit=one.limit)
-            for one in checks
-        ),
+        checks=() if verdict is None else tuple(map(_check, verdict.checks)),
         log=() if verdict is None else verdict.log,
-        newest=newest,
-        refused=told.refused,
-        older=told.older,
-        fault=fault,
     )
+
+
+def _check(one: Check) -> wire.CheckReport:
+    return wire.CheckReport(name=one.name, ok=one.ok, value=one.value, limit=one.limit)

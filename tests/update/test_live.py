@@ -158,3 +158,20 @@ def test_settings_reach_the_pipeline_and_forged_ones_do_not(tmp_path: Path) -> N
             site.device.told,
         )
         assert site.rate_hz() == 5.0
+
+
+def test_a_device_with_nothing_takes_its_first_release(tmp_path: Path) -> None:
+    """Under `edgetrt up`: nothing runs until the release does, and nobody but `up` can start it."""
+    press = Press(tmp_path)
+    target = press.release(1)
+    with (
+        broker.running(tmp_path) as site,
+        broker.observing(site.port) as observer,
+        serving(press.public) as (address, _),
+    ):
+        root = press.site.repository.first_root()
+        device = Device(tmp_path / "device", root, address, site.port)
+        with device.running("up"):
+            live.publish(observer, press.assign(target, 1))
+            device.ended("SUCCEEDED", press.digests[target])
+            observer.wait_for(wire.result("cam-1", "tiny"), 1)
