@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from edgetrt import journal
 from edgetrt.errors import CudaError, EdgetrtError
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 SWAP_S = 20.0
 """How long a pipeline may take to come to its next frame boundary."""
 
@@ -29,6 +33,8 @@ LOAD_S = 200.0
 """How long a pipeline that has just begun may take to load its network before who asks is told."""
 
 _GLANCE_S = 0.02
+_PRIORITY = 5
+"""Nice value at which a new network is warmed and compared: the pipelines go before."""
 
 STOP_S = 20.0
 """How long a pipeline may take to end; a camera's read comes back within half a second."""
@@ -250,7 +256,7 @@ class Crew:
         network, agreed = ready(job), Agreement(None, 0)
         if shadow > 0 and post.supervisor.pipeline is not None:
             try:
-                agreed = post.supervisor.shadow(network, shadow)
+                agreed = _aside(lambda: post.supervisor.shadow(network, shadow))
             except EdgetrtError:
                 network.close()
                 raise
@@ -320,11 +326,21 @@ def ready(job: Job) -> Network:
     """
     network = job.load()
     try:
-        network.warm()
+        _aside(network.warm)
     except EdgetrtError:
         network.close()
         raise
     return network
+
+
+def _aside(work: Callable[[], T]) -> T:
+    """Do something with what the pipelines leave over; not loading, whose threads would stay so."""
+    with ThreadPoolExecutor(1, "aside", _step_back) as thread:
+        return thread.submit(work).result()
+
+
+def _step_back() -> None:
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _PRIORITY)
 
 
 def _anew(post: Post, job: Job) -> bool:

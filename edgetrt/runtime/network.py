@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from edgetrt.ports import Session
     from edgetrt.types import Output
 
-WARM_RUNS = 2
-"""The first run of a GPU's session is an ordinary one, the second is captured into a graph."""
+DEVICE_RUNS = 2
+"""The first run of a device's session is an ordinary one, the second is captured into a graph."""
 
 WARM_SIZE = (480, 640)
 """Rows and columns of the picture that warms a network."""
@@ -101,7 +101,7 @@ class Network:
         """
         grey = np.full((*WARM_SIZE, 3), 114, np.uint8)
         for lane in self.lanes:
-            for number in range(WARM_RUNS):
+            for number in range(1 if lane.overlapping is None else DEVICE_RUNS):
                 lane.preprocessor.write(Frame(grey, "rgb", number, 0))
                 lane.session.infer()
 
