@@ -87,7 +87,7 @@ def older(package: Path, folder: Path) -> Path:
     control = tree / "DEBIAN/control"
     control.write_text(re.sub("Version: .*", "Version: 0.0.9", control.read_text()))
     made = folder / "edgetrt_0.0.9.deb"
-    build = ["dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "--build", str(tree), str(made)]
+    build = ["dpkg-deb", "--root-owner-group", "-Zzstd", "-z1", "--build", str(tree), str(made)]
     subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
     shutil.rmtree(tree)
     return made

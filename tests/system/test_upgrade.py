@@ -60,7 +60,7 @@ class Device:
         assert START in agent
         (tree / AGENT).write_text(agent.replace(START, fault + START))
         made = f"/srv/edgetrt_{version}{'_faulty' if fault else ''}.deb"
-        build = ["dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "--build", str(tree)]
+        build = ["dpkg-deb", "--root-owner-group", "-Zzstd", "-z1", "--build", str(tree)]
         subprocess.run([*build, f"{self.root}{made}"], check=True, stdout=subprocess.DEVNULL)
         shutil.rmtree(tree)
         return made
