@@ -53,7 +53,7 @@ class Site:
             text = text.replace(there, str(here))
         replaced = {line.split()[0] for line in lines}
         rows = [row for row in text.splitlines() if not {*row.split()[:1]} & replaced]
-        own = [f"persistence_location {self.folder}/", "user root", "log_type all"]
+        own = [f"persistence_location {self.folder}/", "user root"]
         return "\n".join([*rows, *lines, *own]) + "\n"
 
     def start(self) -> None:
