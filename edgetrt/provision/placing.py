@@ -80,7 +80,7 @@ def request(config: Path, device: str | None = None) -> Requested:
     folder = config.parent / "tls"
     key, path = folder / f"{name}.key", folder / f"{name}.csr"
     with _writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        _open_folder(folder)
         if not key.exists():
             durable.replace(key, credentials.new_key())
         _own(key)
@@ -226,7 +226,7 @@ def _staged(folder: Path, files: dict[str, bytes]) -> Iterator[tuple[Path, Path]
     """Write files beside their place; what is still there at the end is removed."""
     digest = hashlib.sha256(b"\0".join(files[name] for name in sorted(files))).hexdigest()
     with _writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        _open_folder(folder)
         durable.sweep(folder)
         staged = Path(tempfile.mkdtemp(dir=folder, prefix=".new-"))
     try:
@@ -238,6 +238,13 @@ def _staged(folder: Path, files: dict[str, bytes]) -> Iterator[tuple[Path, Path]
         yield staged, folder / digest[:12]
     finally:
         durable.remove(staged)
+
+
+def _open_folder(folder: Path) -> None:
+    """Make a folder that the services can enter, whatever root's umask says."""
+    if not folder.is_dir():
+        folder.mkdir(parents=True)
+        folder.chmod(0o755)
 
 
 def _own(path: Path) -> None:
