@@ -64,7 +64,7 @@ def test_hawkbit_then_mender(tmp_path: Path) -> None:
         environment = {**os.environ, **device.environment, **names}
 
         def mender(state: str) -> int:
-            where = [MODULE, state, payload.parent]
+            where: list[str | Path] = [MODULE, state, payload.parent]
             return subprocess.run(where, env=environment, timeout=200, check=False).returncode
 
         assert mender("ArtifactInstall") == 0
