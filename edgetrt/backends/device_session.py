@@ -231,12 +231,13 @@ class DeviceSession:
             now = time.monotonic_ns()
         end = now + PATIENCE_NS
         while not done():
-            before = now
+            before = time.monotonic_ns()
             os.sched_yield()  # lets go of the interpreter too
             now = time.monotonic_ns()
             if now - before > CONTENDED_NS:
                 rhythm.give_way()
-                end = now
+                self._done.wait()
+                return
             if now >= end:
                 self._done.wait()
                 now = time.monotonic_ns()

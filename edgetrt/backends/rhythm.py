@@ -13,8 +13,8 @@ LEAD_NS = 75_000
 PATIENCE_NS = 100_000
 """How long to ask at most; a frame that takes longer is waited for asleep."""
 
-CONTENDED_NS = 20_000
-"""A yield that takes longer than this gave way to somebody."""
+CONTENDED_NS = 10_000
+"""A yield that takes longer than this gave way to somebody: alone, it takes half a µs."""
 
 _SHORTEST_NS = 40_000
 """A sleep shorter than this is not worth its overshoot."""
@@ -25,8 +25,9 @@ _SHARE = 1 / 4
 _STEP_NS = 200_000
 """By how much less is slept at most after a frame that was over already (else by a quarter)."""
 
-_GIVEN_WAY = 100
-"""So many frames are waited for asleep after one in which somebody else had work to do."""
+_FEWEST, _MOST = 8, 2048
+"""How many frames are waited for asleep after one in which somebody else had work to do: four times as
+many each time that it happens again, half as many after each time that it did not."""
 
 
 class Rhythm:
@@ -34,7 +35,7 @@ class Rhythm:
 
     def __init__(self) -> None:
         self._usual = 0.0
-        self._asleep = 0
+        self._asleep, self._penalty = 0, _FEWEST
 
     def look_out(self) -> bool:
         """Say whether to look out for the next frame, or to be woken."""
@@ -49,6 +50,7 @@ class Rhythm:
     def learn(self, took_ns: int) -> None:
         """Take in how long a frame took, from its start until it was seen to be done."""
         self._usual += (took_ns - self._usual) * (_SHARE if self._usual else 1)
+        self._penalty = max(_FEWEST, self._penalty // 2)
 
     def overslept(self) -> None:
         """Take in that a frame was over after the sleep, nobody knows for how long."""
@@ -56,4 +58,5 @@ class Rhythm:
 
     def give_way(self) -> None:
         """Take in that somebody else had work to do while this thread asked."""
-        self._asleep = _GIVEN_WAY + 1
+        self._asleep = self._penalty + 1
+        self._penalty = min(_MOST, self._penalty * 4)

@@ -1,8 +1,9 @@
 """The driver's calls of every frame, straight to libcuda: the same for handles of any library.
 
 cuda-python and PyCUDA let go of the interpreter around every call, and each time a process with many
-pipelines queues to get it back. What returns at once keeps the interpreter here (`ctypes.PyDLL`); only
-waiting lets go of it. None of this needs a `push` of the device: `enter` sees to it.
+pipelines queues to get it back. What returns at once keeps the interpreter here (`ctypes.PyDLL`). Waiting
+lets go of it, and so does launching a graph: whoever waits for the interpreter wakes up meanwhile, which
+eight threads need (docs/gpu.md). None of this needs a `push` of the device: `enter` sees to it.
 
 Names and arguments: https://docs.nvidia.com/cuda/cuda-driver-api/
 """
@@ -38,7 +39,6 @@ _CALLS = {
     "cuStreamBeginCapture_v2": (_Handle, ctypes.c_int),
     "cuStreamEndCapture": (_Handle, _HandleOut),
     "cuGraphInstantiateWithFlags": (_HandleOut, _Handle, ctypes.c_ulonglong),
-    "cuGraphLaunch": (_Handle, _Handle),
     "cuGraphExecDestroy": (_Handle,),
     "cuGraphDestroy": (_Handle,),
     "cuGetErrorName": (ctypes.c_int, ctypes.POINTER(ctypes.c_char_p)),
@@ -58,6 +58,7 @@ class Driver:
             for name, kinds in _CALLS.items():
                 getattr(keeping, name).argtypes = kinds
             letting_go.cuEventSynchronize.argtypes = (_Handle,)
+            letting_go.cuGraphLaunch.argtypes = (_Handle, _Handle)
         except (OSError, AttributeError) as error:
             raise CudaError(
                 f"the driver's library {library} cannot be used: {error}",
@@ -66,6 +67,7 @@ class Driver:
             ) from error
         self.cu = keeping
         self.synchronize = letting_go.cuEventSynchronize
+        self.launch = letting_go.cuGraphLaunch
         self._here = _Current()
 
     def enter(self, context: int) -> None:

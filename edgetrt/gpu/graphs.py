@@ -28,9 +28,9 @@ class CapturedGraph:
         self._driver, self._context, self._handle = driver, context, handle
 
     def launch(self, stream: Stream) -> None:
-        """Queue it; one call, which keeps the interpreter."""
+        """Queue it, in one call."""
         self._driver.enter(self._context)
-        status = self._driver.cu.cuGraphLaunch(self._handle, stream.handle)
+        status = self._driver.launch(self._handle, stream.handle)
         if status:
             self._driver.check("launching a graph", status)
 

@@ -47,9 +47,20 @@ def test_it_finds_the_usual_time_again_after_any_first_frame(
     assert abs(rhythm.sleep_ns(0) - max(0, then - LEAD_NS)) <= 40_000
 
 
-def test_it_gives_way_for_a_while_to_those_with_work_to_do() -> None:
+def asleep(rhythm: Rhythm) -> int:
+    """How many frames it leaves to the driver before it looks out again."""
+    return next(n for n in range(10_000) if rhythm.look_out())
+
+
+def test_it_gives_way_for_longer_the_more_often_others_have_work_to_do() -> None:
     rhythm = Rhythm()
-    assert rhythm.look_out()
+    assert asleep(rhythm) == 0
+    lengths = []
+    for _ in range(6):
+        rhythm.give_way()
+        lengths.append(asleep(rhythm))
+    assert lengths == [8, 32, 128, 512, 2048, 2048]
+    for _ in range(9):
+        rhythm.learn(1 * MS)
     rhythm.give_way()
-    answers = [rhythm.look_out() for _ in range(200)]
-    assert answers == [False] * 100 + [True] * 100
+    assert asleep(rhythm) == 8

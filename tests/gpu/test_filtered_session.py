@@ -16,7 +16,7 @@ from tests.fakes import FakeDevice, FakeStream
 from tests.gpu.conftest import load
 from tests.gpu.host_compiler import available
 
-SHAPE = (1, 6, 1000)
+SHAPE = (1, 6, 24_000)
 
 
 class Passing:
