@@ -12,6 +12,7 @@ from typing import Any
 from edgetrt.app.networks import filter_head
 from edgetrt.backends.device_session import Execution, SessionOptions
 from edgetrt.errors import EdgetrtError
+from edgetrt.gpu.detect import CandidateFilter
 from edgetrt.ports import Device, Module
 from scripts.benchmarks import gpu_loops
 from scripts.benchmarks.figures import Figure
@@ -44,12 +45,25 @@ class Bench:
     problems: list[str] = field(default_factory=list)
 
     def lane(
-        self, network: Network, options: SessionOptions | None = None, *, filtered: bool = True
+        self,
+        network: Network,
+        options: SessionOptions | None = None,
+        *,
+        filtered: bool | None = None,
     ) -> Lane:
-        """A session of the network as a deployed one is: frames in, candidates out."""
+        """A session of the network as a deployed one is; `filtered`: its head is, whatever its size."""
         lane = gpu_loops.lane(self.device, self.module, network.open(), options)
-        if filtered and network.head is not None:
-            filter_head(self.device, self.detect, lane.session, *network.head)
+        if network.head is None or filtered is False:
+            return lane
+        name, limit = network.head
+        if filtered is None:
+            filter_head(self.device, self.detect, lane.session, name, limit)
+        else:
+            spec = next(s for s in lane.session.outputs if s.name == name)
+            pointer = lane.session.pointer(name)
+            lane.session.trail(
+                name, CandidateFilter(self.device, self.detect, spec, pointer, limit)
+            )
         return lane
 
     def add(self, name: str, value: float | None, unit: str = "", **more: Any) -> None:

@@ -2,25 +2,77 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from edgetrt.config import TaskConfig
+from edgetrt.geometry import fit
+from edgetrt.gpu.detect import CandidateFilter
+from edgetrt.ports import DeviceBuffer, HostBuffer, Stream
 from edgetrt.runtime.tasks.detect import Detector
-from edgetrt.types import Detections, Frame
-from scripts.benchmarks import gpu_loops
+from edgetrt.types import Detections, Frame, TensorSpec
+from scripts.benchmarks import gpu_fused, gpu_loops
 from scripts.benchmarks.gpu_bench import Bench, Network
+
+HEADS = (
+    TensorSpec("y", (1, 5, 4032), "float32"),
+    TensorSpec("y", (1, 84, 2100), "float32"),
+    TensorSpec("y", (1, 84, 8400), "float32"),
+    TensorSpec("y", (1, 84, 8400), "float16"),
+)
+"""The person detector's head, and those of COCO detectors at 320 and 640 pixels."""
 
 
 def figures(
     bench: Bench, network: Network, tag: str, shots: list[Frame], engine_ms: float, count: int
 ) -> None:
     """Filtered and whole heads of empty frames, and frames with a crowd in them."""
+    for spec in HEADS:
+        head_figures(bench, spec)
     filter_figures(bench, network, tag, shots, engine_ms, count)
     crowd = crowded(bench, network, shots[0])
     for depth in (2, 3):
         crowd_figures(bench, crowd, tag, shots, engine_ms, count, depth)
+    eight(bench, crowd, f"{tag}_crowd", shots, count)
+
+
+def head_figures(bench: Bench, spec: TensorSpec) -> None:
+    """One head without anybody in it: the filter beside the copy, and reading what each leaves."""
+    device, size = bench.device, (640, 480)
+    head = device.host_buffer(spec.shape, spec.dtype)
+    head.array[...] = np.random.default_rng(0).random(spec.shape) * 0.2
+    there, stream = device.buffer(head.array.nbytes), device.stream()
+    stream.copy_in(there.pointer, head.array)
+    task = Detector((spec,), (), TaskConfig())
+    candidates = CandidateFilter(device, bench.detect, spec, there.pointer, 0.25)
+    candidates.enqueue(stream)
+    stream.synchronize()
+    placed = fit(size, (640, 640), "letterbox")
+    name = f"head_{spec.shape[1]}x{spec.shape[2]}_{spec.dtype}"
+    bench.add(f"{name}_filter", gpu_fused.on_device_us(device, candidates), "us", note="GPU")
+    copied = gpu_fused.on_device_us(device, _Copy(head, there))
+    bench.add(f"{name}_copy", copied, "us", note="GPU to host")
+    read: dict[str, Callable[[], Any]] = {"filtered": candidates.read, "whole": lambda: head.array}
+    for kind, tensor in read.items():
+        spent = gpu_loops.median_ms(
+            lambda t=tensor: task.decode({spec.name: t()}, placed, size), 200
+        )
+        bench.add(f"{name}_decode_{kind}", spent * 1e3, "us", note="processor, nobody there")
+    for thing in (candidates, stream, there, head):
+        thing.close()
+
+
+class _Copy:
+    """What a session queues behind an engine whose head is not filtered."""
+
+    def __init__(self, host: HostBuffer, there: DeviceBuffer) -> None:
+        self._host, self._there = host, there
+
+    def enqueue(self, stream: Stream) -> None:
+        stream.copy_out(self._host.array, self._there.pointer)
 
 
 def filter_figures(
@@ -35,13 +87,26 @@ def filter_figures(
         bench.add(f"{name}_d2_cpu", rate.cpu_us, "us", note="all threads")
         for lane in lanes:
             lane.close()
-        groups = [[bench.lane(network, filtered=filtered) for _ in range(3)] for _ in range(8)]
-        every = [lane for group in groups for lane in group]
-        gpu_loops.overlapped(every, shots, network.decode, 2 * len(every))
-        hz = gpu_loops.together_hz(groups, shots, network.decode, count // 2)
-        bench.add(f"{name}_pipelines_8", hz, "1/s", note="a thread each, depth 3")
-        for lane in every:
-            lane.close()
+        eight(bench, network, name, shots, count, filtered=filtered)
+
+
+def eight(
+    bench: Bench,
+    network: Network,
+    name: str,
+    shots: list[Frame],
+    count: int,
+    *,
+    filtered: bool | None = None,
+) -> None:
+    """Eight pipelines in this process."""
+    groups = [[bench.lane(network, filtered=filtered) for _ in range(3)] for _ in range(8)]
+    every = [lane for group in groups for lane in group]
+    gpu_loops.overlapped(every, shots, network.decode, 2 * len(every))
+    hz = [gpu_loops.together_hz(groups, shots, network.decode, count // 2) for _ in range(3)]
+    bench.add(f"{name}_pipelines_8", float(np.median(hz)), "1/s", note="a thread each, depth 3")
+    for lane in every:
+        lane.close()
 
 
 def crowded(bench: Bench, network: Network, shot: Frame) -> Network:
