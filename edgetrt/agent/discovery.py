@@ -1,8 +1,8 @@
 """What Home Assistant is told that a device has, in the words of its MQTT discovery; no I/O.
 
 The entities read the topics that are there anyway, by templates; nothing is sent twice. Form and names are
-those of https://www.home-assistant.io/integrations/mqtt/#device-discovery-payload (Home Assistant 2024.11
-and later); a part is taken away as that page says, by its platform alone.
+those of https://www.home-assistant.io/integrations/mqtt/#device-discovery-payload; a part is taken away as
+that page says, by its platform alone.
 """
 
 from __future__ import annotations
