@@ -25,6 +25,9 @@ app = typer.Typer(help="Take releases, look at them, take them back.", no_args_i
 app.command("build")(build)
 app.command("take-back", hidden=True)(take_back)
 
+_TAKEN_S, _LOOK_S = 60.0, 0.2
+"""How long an import waits for the agent to take it, and how often it looks."""
+
 FolderOption = Annotated[
     Path | None, typer.Option("--folder", help="Folder of updates; default: this device's.")
 ]
@@ -104,24 +107,20 @@ def import_(
     json: JsonOption = False,
 ) -> None:
     """Take a release from a file, with the checks of one from the network; the agent goes on from there."""
-    from edgetrt.update.bundle import offer
     from edgetrt.update.record import alone
 
     where = _folder(folder)
     with alone(where) as mine:
-        if not mine:
-            _leave_to_agent(bundle, config, where, json)
-            return
-        local = _local(config, where)
-        answer = local.machine().offer(offer(bundle, local.device))
-        if answer.answer == "older":
-            raise UpdateError(f"{bundle}: {answer.detail}", "Assign it again.", "older")
-        record = _stage(local)
+        record = _import_here(bundle, config, where) if mine else None
+    if not mine:
+        record = _leave_to_agent(bundle, config, where)
     if json:
         print_json({"update": record})
+    elif record is None:
+        out.print("Handed to the agent, which is busy; see `edgetrt update status`.")
     else:
         out.print(_line(record), soft_wrap=True, highlight=False)
-    if record.code is not None and record.code.value not in ("SUCCEEDED", "ROLLED_BACK"):
+    if record and record.code and record.code.value not in ("SUCCEEDED", "ROLLED_BACK"):
         raise UpdateError(f"{bundle}: {record.detail}", record.hint, record.reason)
 
 
@@ -176,15 +175,38 @@ def confirm(folder: FolderOption = None) -> None:
     out.print(f"{record.target} may go on.", highlight=False)
 
 
-def _leave_to_agent(bundle: Path, config: Path, folder: Path, json: bool) -> None:
+def _import_here(bundle: Path, config: Path, folder: Path) -> Record:
+    """Do what the agent would do before the build; nobody else works on updates now."""
+    from edgetrt.update.bundle import offer
+
+    local = _local(config, folder)
+    answer = local.machine().offer(offer(bundle, local.device))
+    if answer.answer == "older":
+        raise UpdateError(f"{bundle}: {answer.detail}", "Assign it again.", "older")
+    return _stage(local)
+
+
+def _leave_to_agent(bundle: Path, config: Path, folder: Path) -> Record | None:
+    """Hand it over, and wait until it is unpacked or refused; None = the agent is busy with another."""
     from edgetrt.cli.handing import open_handover
 
-    handover = open_handover(config, folder, taken_s=60.0).handover
-    record = handover.fate(handover.give(bundle))
-    if json:
-        print_json({"update": record})
-    else:
-        out.print("Handed to the agent, which checks it; see `edgetrt update status`.")
+    handover = open_handover(config, folder, taken_s=_TAKEN_S).handover
+    offer, begun = handover.give(bundle), time.monotonic()
+    while True:
+        record = handover.fate(offer)
+        if record is not None and (record.code or record.held or _is_staged(record)):
+            if record.code or _is_staged(record):
+                handover.forget(offer)
+            return record
+        if time.monotonic() - begun > _TAKEN_S:
+            return record
+        time.sleep(_LOOK_S)
+
+
+def _is_staged(record: Record) -> bool:
+    from edgetrt.update.states import State
+
+    return record.state not in (State.VERIFY, State.FETCH, State.STAGE)
 
 
 def _span(seconds: float) -> str:
@@ -231,14 +253,12 @@ def _local(config: Path, folder: Path) -> Local:
 
 def _stage(local: Local) -> Record:
     """Go as far as nothing that serves is touched."""
-    from edgetrt.update.states import State
-
     machine = local.machine()
     while True:
         record = local.store.load().record
         if record is None:
             raise UpdateError("no update was begun", "Import it again.", "nothing")
-        if record.code is not None or record.state not in (State.VERIFY, State.FETCH, State.STAGE):
+        if record.code is not None or _is_staged(record):
             return record
         if machine.step():
             held = local.store.load().record

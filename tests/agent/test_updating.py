@@ -31,6 +31,7 @@ from edgetrt.update.release import Release
 from edgetrt.update.requests import MARK, Request, Requests
 from edgetrt.update.states import Code, State
 from edgetrt.update.steps import Switching
+from tests.cli.command import Done, edgetrt
 from tests.fakes import FakeTransport
 from tests.update.device import DEVICE, Clock, FileEngines, Judge, Room, Site, from_web, serving
 from tests.update.device import Device as Bare
@@ -312,6 +313,39 @@ def test_a_bundle_is_taken_while_the_agent_runs(world: World) -> None:
         offer = await asyncio.to_thread(handover.give, path)
         record = await asyncio.to_thread(handover.wait, offer, 30.0, lambda _: None)
         assert record.code is Code.SUCCEEDED
+
+    drive(world, scenario)
+
+
+@pytest.mark.slow
+def test_an_import_typed_while_the_agent_runs_is_handed_to_it(world: World) -> None:
+    def wish(*arguments: object) -> Done:
+        where = ("--config", "agent.yaml", "--folder", "update", "--json")
+        return edgetrt("update", "import", *arguments, *where, cwd=world.folder)
+
+    world.folder.mkdir()
+    (world.folder / "root.json").write_bytes(world.site.repository.first_root())
+    (world.folder / "agent.yaml").write_text(
+        f"device: {DEVICE}\nupdate: {{root: root.json, trust_clock: true}}\n"
+    )
+    target = world.targets[0]
+    for name, envelope in (
+        ("good", world.site.assign(target, 1)),
+        ("forged", world.site.assign(target, 2, key="targets-0")),
+    ):
+        path = world.folder / f"{name}.edgetrt"
+        bundle.write(world.site.repository, target, [envelope], path)
+
+    async def scenario(rig: Rig) -> None:
+        await rig.until(world.root.is_dir)
+        done = await asyncio.to_thread(wish, "good.edgetrt")
+        assert (done.code, done.json()["update"]["target"]) == (0, target), done.err
+        await rig.ended(Code.SUCCEEDED)
+        done = await asyncio.to_thread(wish, "forged.edgetrt")
+        assert done.json()["update"]["code"] == "REJECTED"
+        assert "not signed by the assignment key" in " ".join(done.err.split())
+        assert done.code == 65
+        assert list((world.root / "inbox").iterdir()) == []
 
     drive(world, scenario)
 
