@@ -118,7 +118,8 @@ class Device(Protocol):
     """One GPU, through its primary context. Every adapter gives handles as plain ints.
 
     A thread makes the context its own with `push` and gives it back with `pop`, around every use but
-    those that say otherwise; pairs may be nested. All failures raise CudaError with CUDA's own name of the status.
+    those that say otherwise; pairs may be nested. All failures raise CudaError with CUDA's own name of
+    the status.
     """
 
     @property
