@@ -58,10 +58,12 @@ class Device(Booted):
         place.chmod(mode)
 
 
-@pytest.fixture(scope="module")
-def device(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Device]:
+@pytest.fixture(scope="module", params=[None, "trixie"], ids=["here", "trixie"])
+def device(
+    request: pytest.FixtureRequest, package: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Device]:
     root = tmp_path_factory.mktemp("services") / "root"
-    made = install(root, package)
+    made = install(root, package, request.param)
     must(made, "apt-get", "install", "-y", "-qq", "--no-install-recommends", "python3-systemd")
     system = Device(root)
     eventually(lambda: system.is_active("runtime"))
