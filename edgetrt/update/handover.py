@@ -174,13 +174,15 @@ class Handover:
 
     def forget(self, offer: Offer) -> None:
         """Remove the copy of a bundle whose update is over."""
-        durable.remove(Path(offer.bundle))
+        with durable.as_owner(self._folder):
+            durable.remove(Path(offer.bundle))
 
     def _asked(self, offer: Offer, most_s: float) -> Record | None:
         """What became of it; a wish that nobody took is withdrawn, one that waits is waited for."""
         asked = self._requests.pending()
         if asked is not None and asked.offer == offer:
-            self._requests.clear()
+            with durable.as_owner(self._folder):
+                self._requests.clear()
             self._sleep(_LOOK_S)  # it may have been taken just now
         begun = time.monotonic()
         while (memory := self._store.load()).waiting == offer:
@@ -199,24 +201,24 @@ class Handover:
             )
 
     def _ask(self, what: str, digest: str, offer: Offer | None = None) -> None:
-        self._requests.ask(Request(what=what, digest=digest, offer=offer))  # type: ignore[arg-type]
+        with durable.as_owner(self._folder):
+            self._requests.ask(Request(what=what, digest=digest, offer=offer))  # type: ignore[arg-type]
 
     def _keep(self, path: Path) -> Path:
         """Copy a bundle to where the agent can read it; it may have come from root's own folder."""
         place = self._place(path)
-        if place.exists():
+        if place.is_file() and not place.is_symlink():
             return place
         beside = place.with_name(f".new-{place.name}")
         try:
-            self._inbox.mkdir(mode=0o750, parents=True, exist_ok=True)
-            self._clear_inbox()
-            shutil.copyfile(path, beside)
-            beside.chmod(0o640)
-            for one in (self._inbox, beside):
-                durable.give(one, self._folder)
-            durable.flush_file(beside)
-            beside.replace(place)
-            durable.flush(self._inbox)
+            with path.open("rb") as source, durable.as_owner(self._folder):
+                self._inbox.mkdir(mode=0o750, parents=True, exist_ok=True)
+                self._clear_inbox()
+                with beside.open("xb") as copy:
+                    shutil.copyfileobj(source, copy, _CHUNK)
+                durable.flush_file(beside)
+                beside.replace(place)
+                durable.flush(self._inbox)
         except OSError as error:
             raise UpdateError(
                 f"{path}: cannot be kept in {self._inbox}: {error.strerror}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -328,12 +328,33 @@ def test_a_token_that_others_can_read_is_refused(tmp_path: Path) -> None:
         token(tmp_path / "none")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
-def test_what_root_hands_over_belongs_to_the_agent(good: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "update"
-    folder.mkdir()
-    os.chown(folder, 12345, 12345)
-    Handover(folder, DEVICE).give(Path(shutil.copy(good, tmp_path / "b")))
+@pytest.fixture
+def somebodys() -> Iterator[Path]:
+    """A folder of updates that is a service's, in one that everybody can enter; for root alone."""
+    if os.geteuid() != 0:
+        pytest.skip("only root works in other people's folders")
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        folder = Path(name) / "update"
+        folder.mkdir()
+        os.chown(folder, 12345, 12345)
+        yield folder
 
-    owners = {path.stat().st_uid for path in folder.rglob("*")}
-    assert owners == {12345}
+
+def test_what_root_hands_over_belongs_to_the_agent(good: Path, somebodys: Path) -> None:
+    Handover(somebodys, DEVICE).give(good)
+
+    assert len(list(somebodys.rglob("*"))) == 3
+    assert {path.stat().st_uid for path in somebodys.rglob("*")} == {12345}
+
+
+def test_a_link_that_the_agent_planted_leads_root_nowhere(good: Path, somebodys: Path) -> None:
+    roots = somebodys.parent / "roots"
+    roots.mkdir(mode=0o700)
+    (somebodys / "inbox").symlink_to(roots)
+    with pytest.raises(UpdateError) as refused:
+        Handover(somebodys, DEVICE).give(good)
+
+    assert refused.value.code == "disk"
+    assert list(roots.iterdir()) == []
+    assert os.geteuid() == 0
