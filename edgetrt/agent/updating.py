@@ -201,15 +201,20 @@ class Updating:
             answer = self._door.knock(*desired)
         except UnreachableError as error:
             _log.info("desired: %s; it is looked at again", error.message)
-            self._knock_s = time.monotonic() + _AGAIN_S
-            self._keep(desired)
+            self._keep(desired, _AGAIN_S)
             return
+        except EdgetrtError:  # the disk, for instance: what was signed must not be lost over it
+            self._keep(desired, _AGAIN_S)
+            raise
         told = "" if answer is None or answer.answer != "older" else answer.detail
         self._publish(told)
 
-    def _keep(self, desired: tuple[bytes, float]) -> None:
+    def _keep(self, desired: tuple[bytes, float], wait_s: float = 0.0) -> None:
+        """Look at it again later, unless a newer one came."""
         with self._waiting:
-            self._desired = self._desired or desired
+            if self._desired is None:
+                self._desired = desired
+                self._knock_s = max(self._knock_s, time.monotonic() + wait_s)
 
     def _rest(self) -> None:
         record = self._local.store.load().record

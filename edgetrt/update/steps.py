@@ -93,10 +93,10 @@ class Verifying:
         """Fetch and verify the repository's metadata, and with it whose assignments count.
 
         Raises:
-            UpdateError: as `Trust.refresh`; or no repository is configured.
+            UpdateError: as `Trust.refresh`.
         """
-        sources = self._from(Offer(envelope=""))
-        self._trust.refresh(sources.metadata, sources.targets[0])
+        if self._sources is not None:  # else bundles bring it
+            self._trust.refresh(self._sources.metadata, self._sources.targets[0])
 
     def known_signer(self, offer: Offer) -> Desired:
         """Check an offer by what was trusted at the last refresh, without any network.
