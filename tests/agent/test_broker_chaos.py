@@ -44,7 +44,7 @@ def test_what_is_acknowledged_arrives_whatever_the_network_does(tmp_path: Path) 
             network,
             ["reset", "latency", "flip", "refuse", "restart", "silent", "throttle"],
         )
-        sent = asyncio.run(drive(broker, network, tmp_path, count, plan))
+        sent = asyncio.run(drive(broker, network, tmp_path, count, plan, got))
         assert got.settle(sent) == []
         told = table(sent, got, plan)
         assert sum(sent.acknowledged) == count == got.distinct, told
@@ -57,7 +57,7 @@ def test_a_wire_that_is_open_and_dead_is_noticed(tmp_path: Path) -> None:
     with site(tmp_path, *ENDLESS_QUEUE) as broker, ledger(broker) as got:
         network = Network(broker.port, random.Random(5))
         plan = faults(broker, network, ["half_open"])
-        sent = asyncio.run(drive(broker, network, tmp_path, 1000, plan))
+        sent = asyncio.run(drive(broker, network, tmp_path, 1000, plan, got))
         assert got.settle(sent) == []
         told = table(sent, got, plan)
         assert sum(sent.acknowledged) == 1000 == got.distinct, told
@@ -67,7 +67,7 @@ def test_a_wire_that_is_open_and_dead_is_noticed(tmp_path: Path) -> None:
 def test_a_broker_that_takes_one_message_at_a_time(tmp_path: Path) -> None:
     with site(tmp_path, *ENDLESS_QUEUE, "max_inflight_messages 1") as broker, ledger(broker) as got:
         network = Network(broker.port, random.Random(6))
-        sent = asyncio.run(drive(broker, network, tmp_path, 500, []))
+        sent = asyncio.run(drive(broker, network, tmp_path, 500, [], got))
         assert got.settle(sent) == []
         assert got.received == 500 == got.distinct, table(sent, got, [])
         assert got.disorder == []
@@ -87,7 +87,7 @@ def test_beyond_the_cap_the_oldest_go_and_are_counted(tmp_path: Path) -> None:
             await network.up()
 
         plan = [("away", away), ("back", back)]
-        sent = asyncio.run(drive(broker, network, tmp_path, 3000, plan, config))
+        sent = asyncio.run(drive(broker, network, tmp_path, 3000, plan, got, config))
         dropped = sum(sent.outbox.dropped.values())
         assert got.settle(sent) == []
         told = table(sent, got, plan)

@@ -27,7 +27,7 @@ def test_what_is_acknowledged_arrives(tmp_path: Path, request: pytest.FixtureReq
     with site(tmp_path, *endless) as broker, ledger(broker) as got:
         network = Network(broker.port, chance)
         plan = faults(broker, network, names)
-        sent = asyncio.run(drive(broker, network, tmp_path, count, plan))
+        sent = asyncio.run(drive(broker, network, tmp_path, count, plan, got))
         lost = got.settle(sent, quiet_s=60.0)
         told = table(sent, got, plan)
         print(f"\n{told}")
