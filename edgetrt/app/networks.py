@@ -60,15 +60,15 @@ def on_gpu(device: Device, reading: Reading) -> Callable[[Any], Input]:
     from edgetrt.gpu.preprocess import GpuPreprocessor
 
     config = reading.recipe.config.preprocess
-    module, detect = _kernels(device, "preprocess"), _kernels(device, "detect")
-    head = reading.filterable
+    module, head = _kernels(device, "preprocess"), reading.filterable
+    detect = None if head is None else _kernels(device, "detect")
 
     def attach(session: DeviceSession) -> Input:
         (spec,) = session.inputs
         into = target(spec, session.pointer(spec.name), config)
         preprocessor = GpuPreprocessor(device, module, into, config)
         session.lead(spec.name, preprocessor)
-        if head is not None:
+        if head is not None and detect is not None:
             filter_head(device, detect, session, *head)
         return preprocessor
 
@@ -78,11 +78,11 @@ def on_gpu(device: Device, reading: Reading) -> Callable[[Any], Input]:
 def filter_head(
     device: Device, module: Module, session: DeviceSession, name: str, limit: float
 ) -> None:
-    """Let the GPU leave of a detection head what reaches the limit, where the head is large enough."""
-    from edgetrt.gpu.detect import CandidateFilter, pays
+    """Let the GPU leave of a detection head what reaches the limit, where it can read the head."""
+    from edgetrt.gpu.detect import CandidateFilter, readable
 
     spec = next(s for s in session.outputs if s.name == name)
-    if pays(spec):
+    if readable(spec):
         pointer = session.pointer(name)
         device.push()
         try:

@@ -47,17 +47,8 @@ class _Params(ctypes.Structure):
     )
 
 
-PAYS_FROM = 1 << 17
-"""Values of a head from which copying and reading it costs tens of microseconds (docs/gpu.md); below, the two
-ways cost the same, and eight threads do better with the numpy calls that let go of the interpreter."""
-
-
-def pays(spec: TensorSpec) -> bool:
-    """Say whether a head is large enough, and of a kind that the filter reads."""
-    return _readable(spec) and spec.shape[0] == 1 and spec.shape[1] * spec.shape[2] >= PAYS_FROM
-
-
-def _readable(spec: TensorSpec) -> bool:
+def readable(spec: TensorSpec) -> bool:
+    """Say whether a tensor is a head of the kind that the filter reads."""
     kinds = ("float32", "float16")
     return len(spec.shape) == 3 and spec.shape[1] >= 5 and spec.dtype in kinds
 
@@ -84,7 +75,7 @@ class CandidateFilter:
         pointer: int,
         limit: float,
     ) -> None:
-        if not _readable(spec):
+        if not readable(spec):
             raise ModelError(
                 f"output {spec.name!r} is {spec.dtype} {list(spec.shape)}: expected float32 or"
                 " float16 [N, 4+classes, candidates]"

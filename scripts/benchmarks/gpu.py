@@ -137,7 +137,13 @@ def engines(bench: Bench, wishes: argparse.Namespace) -> Iterator[Network]:
         task = Detector(person.outputs, labels, TaskConfig())
         off = gpu_engines.disagreement(person, wishes.model)
         bench.add("person_standin_error", off, goal=0.02, note="scores, against ONNX Runtime FP32")
-        yield Network("person", person.twin, (768, 576), task.decode, task.filterable)
+        yield Network(
+            "person",
+            person.twin,
+            (768, 576),
+            task.decode,
+            (person.outputs[0].name, TaskConfig().score),
+        )
         resnet = gpu_engines.resnet50()
         yield Network("resnet50", resnet.twin, (640, 480), lambda t, _p, _s: int(t["y"].argmax()))
     except (EdgetrtError, RuntimeError, ImportError, KeyError) as error:

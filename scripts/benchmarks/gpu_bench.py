@@ -12,7 +12,6 @@ from typing import Any
 from edgetrt.app.networks import filter_head
 from edgetrt.backends.device_session import Execution, SessionOptions
 from edgetrt.errors import EdgetrtError
-from edgetrt.gpu.detect import CandidateFilter
 from edgetrt.ports import Device, Module
 from scripts.benchmarks import gpu_loops
 from scripts.benchmarks.figures import Figure
@@ -49,21 +48,12 @@ class Bench:
         network: Network,
         options: SessionOptions | None = None,
         *,
-        filtered: bool | None = None,
+        filtered: bool = False,
     ) -> Lane:
-        """A session of the network as a deployed one is; `filtered`: its head is, whatever its size."""
+        """A session of the network, with the GPU's fused pass before it; `filtered`: its head is as well."""
         lane = gpu_loops.lane(self.device, self.module, network.open(), options)
-        if network.head is None or filtered is False:
-            return lane
-        name, limit = network.head
-        if filtered is None:
-            filter_head(self.device, self.detect, lane.session, name, limit)
-        else:
-            spec = next(s for s in lane.session.outputs if s.name == name)
-            pointer = lane.session.pointer(name)
-            lane.session.trail(
-                name, CandidateFilter(self.device, self.detect, spec, pointer, limit)
-            )
+        if filtered and network.head is not None:
+            filter_head(self.device, self.detect, lane.session, *network.head)
         return lane
 
     def add(self, name: str, value: float | None, unit: str = "", **more: Any) -> None:

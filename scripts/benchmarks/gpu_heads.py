@@ -97,7 +97,7 @@ def eight(
     shots: list[Frame],
     count: int,
     *,
-    filtered: bool | None = None,
+    filtered: bool = False,
 ) -> None:
     """Eight pipelines in this process."""
     groups = [[bench.lane(network, filtered=filtered) for _ in range(3)] for _ in range(8)]
@@ -117,7 +117,7 @@ def crowded(bench: Bench, network: Network, shot: Frame) -> Network:
     score = float(np.sort(np.asarray(head[0, 4], np.float32))[-24])
     lane.close()
     task = Detector(lane.session.outputs, ("person",), TaskConfig(score=score))
-    return replace(network, decode=task.decode, head=task.filterable)
+    return replace(network, decode=task.decode, head=None)
 
 
 def crowd_figures(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from edgetrt.config import TaskConfig
 from edgetrt.errors import InferenceError, ModelError
 from edgetrt.geometry import fit
-from edgetrt.gpu.detect import CandidateFilter, pays
+from edgetrt.gpu.detect import CandidateFilter, readable
 from edgetrt.ports import Device, Module
 from edgetrt.runtime.tasks.detect import Detector
 from edgetrt.types import TensorSpec
@@ -76,8 +76,8 @@ def test_the_boxes_are_those_of_the_whole_head(
     head = head.astype(dtype)
     config = TaskConfig(score=0.25, only=only)
     detector = Detector((TensorSpec("y", shape, dtype),), ("a", "b", "c"), config)
-    name, limit = detector.filterable or ("", 0.0)
-    (found,) = run(device, detect_kernels, head, limit)
+    name = "y"
+    (found,) = run(device, detect_kernels, head, config.score)
     placed = fit((200, 100), (100, 100), "letterbox")
     whole = detector.decode({name: head}, placed, (200, 100))
     filtered = detector.decode({name: found}, placed, (200, 100))
@@ -105,20 +105,43 @@ def test_a_broken_head_is_refused_as_the_whole_one_is(
             detector.decode(tensors, fit((8, 8), (8, 8), "stretch"), (8, 8))
 
 
+def test_a_score_that_was_raised_counts(device: Device, detect_kernels: Module) -> None:
+    head = np.zeros((1, 5, 64), np.float32)
+    head[0, 4, 3], head[0, 4, 40] = 0.6, 0.9
+    detector = Detector((TensorSpec("y", (1, 5, 64), "float32"),), ("a",), TaskConfig(score=0.5))
+    (found,) = run(device, detect_kernels, head, 0.5)
+    assert len(found) == 2
+    placed = fit((8, 8), (8, 8), "stretch")
+    for tensors in ({"y": found}, {"y": head}):
+        raised = detector.tuned(score=0.8).decode(tensors, placed, (8, 8))
+        assert list(raised.scores) == [np.float32(0.9)]
+
+
 @pytest.mark.parametrize(
     ("shape", "dtype", "wanted"),
     [
         ((1, 84, 8400), "float16", True),
-        ((1, 84, 2100), "float32", True),
-        ((1, 5, 4032), "float32", False),
-        ((1, 5, 100), "float32", False),
-        ((2, 84, 8400), "float32", False),
         ((1, 84, 8400), "int8", False),
+        ((1, 4, 8400), "float32", False),
         ((84, 8400), "float32", False),
     ],
 )
-def test_large_heads_are_worth_it(shape: tuple[int, ...], dtype: str, wanted: bool) -> None:
-    assert pays(TensorSpec("y", shape, dtype)) is wanted
+def test_kinds_of_heads(shape: tuple[int, ...], dtype: str, wanted: bool) -> None:
+    assert readable(TensorSpec("y", shape, dtype)) is wanted
+
+
+@pytest.mark.parametrize(
+    ("shape", "wanted"),
+    [
+        ((1, 84, 8400), ("y", 0.4)),
+        ((1, 84, 2100), ("y", 0.4)),
+        ((1, 84, 300), None),
+        ((1, 300, 6), None),
+    ],
+)
+def test_large_heads_are_worth_it(shape: tuple[int, ...], wanted: tuple[str, float] | None) -> None:
+    detector = Detector((TensorSpec("y", shape, "float32"),), (), TaskConfig(score=0.4))
+    assert detector.filterable == wanted
 
 
 def test_what_is_no_head_is_refused(device: Device, detect_kernels: Module) -> None:

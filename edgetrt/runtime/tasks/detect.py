@@ -12,6 +12,7 @@ Layouts are told apart by the output's shape alone:
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,11 @@ PAIRS = 256
 
 TUNABLE_FROM = 0.05
 """A device leaves every candidate from this score on, so that the limit can change while it runs."""
+
+
+FILTERED_FROM = 1 << 17
+"""Values of a head from which copying it off a device and reading it costs tens of microseconds; below, a
+filter on the device gains nothing (docs/gpu.md)."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,8 @@ class Detector:
         self, outputs: Sequence[TensorSpec], labels: tuple[str, ...], config: TaskConfig
     ) -> None:
         self._name, self._decode = _decoder(outputs, labels)
+        head = next(spec for spec in outputs if spec.name == self._name)
+        self._values = math.prod(head.shape)
         self._config, self._labels = config, labels
         self._limits = limits_of(config, labels)
 
@@ -95,8 +103,8 @@ class Detector:
     @property
     def filterable(self) -> tuple[str, float] | None:
         """The output that a device may filter, and by which score; None where that is no gain."""
-        columns = self._decode is decode_columns
-        return (self._name, min(self._config.score, TUNABLE_FROM)) if columns else None
+        large = self._values >= FILTERED_FROM and self._decode is decode_columns
+        return (self._name, self._config.score) if large else None
 
     def decode(
         self, tensors: Mapping[str, NDArray[np.generic]], placed: Fit, size: tuple[int, int]
