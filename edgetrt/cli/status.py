@@ -40,7 +40,7 @@ def status(
     if json:
         output.print_json({"ok": well, "silent_s": _finite(age_s), "status": found})
     else:
-        output.out.print(_page(found, age_s))
+        output.out.print(page(found, age_s))
     if not well:
         raise typer.Exit(1)
 
@@ -63,7 +63,7 @@ def _watch(folder: Path) -> None:
         while True:
             try:
                 found = read(folder)
-                live.update(_page(found, _silent_s(found)))
+                live.update(page(found, _silent_s(found)))
             except TransportError as error:
                 live.update(f"[red]{escape(error.message)}[/]\n[dim]{escape(error.hint)}[/]")
             time.sleep(REFRESH_S)
@@ -82,7 +82,8 @@ def _finite(age_s: float | None) -> float | None:
     return None if age_s is None or age_s == float("inf") else round(age_s, 1)
 
 
-def _page(found: Status, age_s: float | None) -> RenderableType:
+def page(found: Status, age_s: float | None) -> RenderableType:
+    """What a person sees; `age_s`: for how long the agent has been silent, None = it is not."""
     from rich.console import Group
     from rich.markup import escape
     from rich.table import Table

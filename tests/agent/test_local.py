@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import io
 from pathlib import Path
 
 import msgspec
 import pytest
+from rich.console import Console
 
 from edgetrt.agent import machine, metrics, status
 from edgetrt.agent.epoch import next_epoch
+from edgetrt.cli.status import page
 from edgetrt.errors import TransportError
 from edgetrt.types import BoardState, Counters, StageStats
 from edgetrt.wire import (
@@ -21,6 +24,7 @@ from edgetrt.wire import (
     OutboxReport,
     PipelineReport,
     Reason,
+    UpdateReport,
 )
 from tests.broker import free_port
 
@@ -178,3 +182,32 @@ def test_whether_the_clock_was_set(tmp_path: Path) -> None:
     assert machine.synced(1.8e9, tmp_path) is False
     (folder / "synchronized").touch()
     assert machine.synced(1.8e9, tmp_path) is True
+
+
+@pytest.mark.parametrize(
+    ("update", "told"),
+    [
+        (UpdateReport(), "no release serves"),
+        (UpdateReport(serving="a" * 64), "release aaaaaaaaaaaa serves"),
+        (
+            UpdateReport(
+                target="releases/street-2.tar", state="BUILD", held="its engines are made"
+            ),
+            "releases/street-2.tar: BUILD – its engines are made",
+        ),
+        (
+            UpdateReport(digest="b" * 64, state="PROVE", code="ROLLED_BACK", detail="fps: 11 Hz"),
+            "bbbbbbbbbbbb: ROLLED_BACK – fps: 11 Hz",
+        ),
+        (UpdateReport(fault="another process works on updates"), "another process works"),
+    ],
+)
+def test_how_far_an_update_is_stands_in_the_status(
+    tmp_path: Path, update: UpdateReport, told: str
+) -> None:
+    found = msgspec.structs.replace(STATUS, update=update)
+    assert status.write(tmp_path, found)
+    shown = io.StringIO()
+    Console(width=200, file=shown).print(page(status.read(tmp_path), None))
+
+    assert told in shown.getvalue()
