@@ -126,10 +126,9 @@ def puback_error(topic: str, code: int, name: object) -> TransportError | None:
 def dropped(code: int, name: str, by_broker: bool, where: str) -> TransportError:
     """Explain the end of a connection that was there."""
     if by_broker:
-        kind = TakenOverError if code == _TAKEN_OVER else TransportError
-        return kind(
-            f"broker {where}: closed the connection: {name} (0x{code:02X})", _HINTS.get(code, "")
-        )
+        told = f"broker {where}: closed the connection: {name} (0x{code:02X})"
+        hint = _HINTS.get(code, "")
+        return TakenOverError(told, hint) if code == _TAKEN_OVER else TransportError(told, hint)
     if code == 0x8D:
         return TransportError(f"broker {where}: went silent", "Check the network.")
     return TransportError(f"broker {where}: connection lost")
