@@ -149,6 +149,7 @@ def test_the_services_are_enabled_and_their_user_made(machine: Machine) -> None:
 
     assert {p.name for p in wanted.iterdir()} == {
         "edgetrt-agent.service",
+        "edgetrt-requests.path",
         "edgetrt-runtime.service",
     }
     assert "edgetrt" in must(machine, "getent", "passwd", "edgetrt")
