@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgetrt.app.places import cache_dir, state_dir
+from edgetrt.clock import SystemClock
 from edgetrt.config import BackendName, RecipeConfig
 from edgetrt.errors import BackendError, CudaError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from edgetrt.backends.device_session import DeviceSession
+    from edgetrt.backends.device_session import DeviceSession, SessionOptions
     from edgetrt.backends.tensorrt import TensorRtBackend
     from edgetrt.engine.active import Active, Record
     from edgetrt.engine.manifest import Engine
@@ -103,12 +104,31 @@ def _kernels(device: Device, name: str) -> Module:
         device.pop()
 
 
+def session_options(
+    device: Device, load: Callable[[SessionOptions], DeviceSession], key: str, store: Path
+) -> SessionOptions:
+    """How an engine's sessions use the GPU: where it shares the host's memory, by a remembered trial."""
+    from edgetrt.backends.device_session import SessionOptions
+    from edgetrt.backends.memory import choose_memory, remembered
+
+    if not device.info.integrated:
+        return SessionOptions()
+    clock = SystemClock()
+    trial = lambda: choose_memory(lambda memory: load(SessionOptions(memory)), clock)  # noqa: E731
+    return SessionOptions(remembered(store, key, trial))
+
+
 def _plan_network(
     backend: TensorRtBackend, engine: Engine, record: Record, reading: Reading
 ) -> Network:
     """A plan with its preprocessing on the GPU; on the CPU where no kernel can be compiled."""
     serving, depth = record.current, record.pipeline.depth
-    session = backend.deserialize(engine.data, serving.model, reading.shapes)
+    key = f"{serving.fingerprint} TensorRT {backend.version} {backend.device.info.name}"
+
+    def load(options: SessionOptions) -> DeviceSession:
+        return backend.deserialize(engine.data, serving.model, reading.shapes, options)
+
+    session = load(session_options(backend.device, load, key, cache_dir() / "memory.json"))
     try:
         attach = on_gpu(backend.device, reading)
     except CudaError as error:

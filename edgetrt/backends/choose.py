@@ -85,12 +85,12 @@ def choose(
     store = cache_dir / "backends.json"
     key = _key(backends, digest, threads, shapes)
     known = {backend.name: backend for backend in backends}
-    choices = _recall(store)
+    choices = recall(store)
     if (name := choices.get(key)) in known:
         return known[name]
     times_ms = measure(backends, model, threads, shapes)
     name = fastest(times_ms)
-    _remember(store, {**choices, key: name})
+    remember(store, {**choices, key: name})
     return known[name]
 
 
@@ -205,7 +205,7 @@ def _processor() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line[:10] == "model name"), "")
 
 
-def _recall(store: Path) -> dict[str, str]:
+def recall(store: Path) -> dict[str, str]:
     """Choices by key; empty when the file is missing, damaged or of another format."""
     try:
         data = json.loads(store.read_text(encoding="utf-8"))
@@ -219,7 +219,7 @@ def _recall(store: Path) -> dict[str, str]:
     return {key: name for key, name in choices.items() if isinstance(name, str)}
 
 
-def _remember(store: Path, choices: Mapping[str, str]) -> None:
+def remember(store: Path, choices: Mapping[str, str]) -> None:
     """Replace the file in one step; where that is not possible the next start measures again."""
     newest = dict(list(choices.items())[-_REMEMBERED:])
     text = json.dumps({"v": _FORMAT, "choices": newest}, indent=1)

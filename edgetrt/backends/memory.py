@@ -1,15 +1,21 @@
-"""Which memory a GPU's sessions use: decided by running the engine both ways."""
+"""Which memory a GPU's sessions use: decided by running the engine both ways, and remembered."""
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from edgetrt.backends.choose import recall, remember
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from edgetrt.backends.device_session import Memory
     from edgetrt.ports import Clock, OverlappingSession
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -48,3 +54,24 @@ def choose_memory(
 
     copied, mapped = median_ms("copied"), median_ms("mapped")
     return MemoryChoice("mapped" if mapped < copied else "copied", mapped, copied)
+
+
+def remembered(store: Path, key: str, trial: Callable[[], MemoryChoice]) -> Memory:
+    """What was chosen for a key before, else what a trial says now.
+
+    Args:
+        store: file of the choices; one that is damaged or cannot be written costs a new trial.
+        key: engine, GPU and version.
+        trial: measures.
+    """
+    choices = recall(store)
+    if choices.get(key) == "mapped":
+        return "mapped"
+    if choices.get(key) == "copied":
+        return "copied"
+    found = trial()
+    remember(store, {**choices, key: found.memory})
+    log.info(
+        "%s memory: %.3f ms mapped, %.3f ms copied", found.memory, found.mapped_ms, found.copied_ms
+    )
+    return found.memory

@@ -89,9 +89,13 @@ class TensorRtBackend:
         return self.deserialize(plan, str(model), shapes)
 
     def deserialize(
-        self, plan: bytes, name: str, shapes: Mapping[str, Shape] | None = None
+        self,
+        plan: bytes,
+        name: str,
+        shapes: Mapping[str, Shape] | None = None,
+        options: SessionOptions | None = None,
     ) -> DeviceSession:
-        """Turn the bytes of a plan into a session.
+        """Turn the bytes of a plan into a session, with the backend's options unless others are given.
 
         Raises:
             EngineMismatchError: no plan, or one of another library, version or GPU.
@@ -110,7 +114,7 @@ class TensorRtBackend:
             execution = TensorRtExecution(self, engine, name, shapes or {})
         finally:
             self._device.pop()
-        return DeviceSession(self._device, execution, self._options)
+        return DeviceSession(self._device, execution, options or self._options)
 
     def _runtime(self) -> Any:
         runtime = self._trt.Runtime(self._logger)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgetrt.app.networks import session_options
 from edgetrt.backends.device_session import DeviceSession, SessionOptions
 from edgetrt.backends.memory import choose_memory
 from edgetrt.config import PreprocessConfig
@@ -228,3 +229,24 @@ def test_memory_is_chosen_by_time(mapped_ns: int, copied_ns: int, best: str) -> 
     assert choice.memory == best
     assert (choice.mapped_ms, choice.copied_ms) == (mapped_ns / 1e6, copied_ns / 1e6)
     assert all(session.closed for session in sessions.values())
+
+
+@pytest.mark.parametrize("integrated", [True, False])
+def test_the_choice_is_made_once_where_memory_is_shared(tmp_path: Path, integrated: bool) -> None:
+    gpu, asked = FakeDevice(integrated=integrated), []
+
+    def load(options: SessionOptions) -> DeviceSession:
+        asked.append(options.memory)
+        return DeviceSession(gpu, Doubling(gpu), options)
+
+    store = tmp_path / "memory.json"
+    first, second = (session_options(gpu, load, "engine", store) for _ in range(2))
+    assert first == second
+    assert asked == (["copied", "mapped"] if integrated else [])
+    assert store.exists() == integrated
+    session_options(gpu, load, "another engine", store)
+    assert len(asked) == (4 if integrated else 0)
+    assert (gpu.open, gpu.allocated) == (0, 0)
+    store.write_text("damaged")
+    session_options(gpu, load, "engine", store)
+    assert len(asked) == (6 if integrated else 0)
