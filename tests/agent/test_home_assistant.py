@@ -14,11 +14,13 @@ import pytest
 from jinja2.sandbox import SandboxedEnvironment
 
 from edgetrt import document, wire
+from edgetrt.agent.agent import Agent
 from edgetrt.agent.discovery import Known, components, discovery, known_of
 from edgetrt.agent.home_assistant import FILE, HomeAssistant
 from edgetrt.agent.identity import Identity
-from edgetrt.config import DeviceConfig, HomeAssistantConfig
+from edgetrt.config import DeviceConfig, HomeAssistantConfig, OutboxConfig
 from edgetrt.errors import ConfigError
+from edgetrt.link import Receiver
 from edgetrt.mqtt import Backoff, MqttTransport, Settings
 from edgetrt.types import BoardState
 from tests.agent.test_local import HEALTH
@@ -334,3 +336,32 @@ def test_the_broker_of_a_site_keeps_it_for_home_assistant(tmp_path: Path) -> Non
             home.say("homeassistant/status", b"last")
             assert home.heard("last") == [TOPIC]
             assert "street_objects" in json.loads(home.messages[0].payload)["components"]
+
+
+def test_an_agent_with_the_option_announces_itself_and_one_without_does_not(tmp_path: Path) -> None:
+    async def published(config: DeviceConfig, folder: Path) -> dict[str, bytes]:
+        transport, stop = FakeTransport(), asyncio.Event()
+        with Receiver(folder / "agent.sock") as receiver:
+            agent = Agent(
+                ME, config, transport, receiver, run_folder=folder, state_folder=folder / "state"
+            )
+            work = asyncio.create_task(agent.run(stop))
+            topics: dict[str, bytes] = {}
+            for _ in range(1000):
+                topics = {on: body for on, body, _ in transport.published}
+                if wire.health(DEVICE) in topics and (TOPIC in topics) == bool(
+                    config.home_assistant
+                ):
+                    break
+                await asyncio.sleep(0.01)
+            stop.set()
+            await asyncio.wait_for(work, 30)
+        return topics
+
+    for name in ("on", "off"):
+        (tmp_path / name).mkdir()
+    memory = OutboxConfig(store="memory")
+    on = DeviceConfig(outbox=memory, home_assistant=ON)
+    found = asyncio.run(published(on, tmp_path / "on"))
+    assert "problem" in json.loads(found[TOPIC])["components"]
+    assert TOPIC not in asyncio.run(published(DeviceConfig(outbox=memory), tmp_path / "off"))
