@@ -237,9 +237,9 @@ class ControlConfig(Struct, frozen=True):
 class HomeAssistantConfig(Struct, frozen=True):
     """Announce the device to Home Assistant; `prefix` is that of its MQTT discovery."""
 
-    prefix: Annotated[str, msgspec.Meta(pattern=r"^[\w-]+(/[\w-]+)*\Z", max_length=100)] = (
-        "homeassistant"
-    )
+    prefix: Annotated[
+        str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*\Z", max_length=100)
+    ] = "homeassistant"
 
 
 class DeviceConfig(Struct, frozen=True):
