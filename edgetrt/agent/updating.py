@@ -57,6 +57,7 @@ class Updating:
     Attributes:
         watch: as given.
         report: what is told of updates; replaced as a whole.
+        demands: what was to run when that changed last.
     """
 
     def __init__(
@@ -73,7 +74,8 @@ class Updating:
         self._local, self._engines, self._stop = local, engines, stop
         self._machine = local.machine(switching.steps(), self._told)
         self._door = Door(local.verifying, self._machine, self._settled)
-        self._demands = demands
+        self.demands: Mapping[str, Demand] = {}
+        self._read_demands = demands
         self._wake = threading.Event()
         self._waiting = threading.Lock()
         self._desired: tuple[bytes, float] | None = None
@@ -247,8 +249,8 @@ class Updating:
         switched = serving != self.report.serving
         self.report = report = self._describe(record, serving)
         self._post(lambda: self._on_change(report, told))
-        if switched:
-            demands = self._demands()
+        if switched or not self._begun:
+            self.demands = demands = self._read_demands()
             self._post(lambda: self._on_demands(demands))
 
     def _describe(self, record: Record | None, serving: str) -> wire.UpdateReport:

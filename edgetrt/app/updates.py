@@ -65,7 +65,7 @@ def open_updating(
         updating.progress()
 
     def rates_hz() -> dict[str, float | None]:
-        return {of: demand.rate_hz for of, demand in demands().items()}
+        return {of: demand.rate_hz for of, demand in updating.demands.items()}
 
     local = assemble(name, host(), device.update, path, root, progress)
 

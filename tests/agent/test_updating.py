@@ -463,7 +463,8 @@ def test_another_release_brings_other_demands(world: World) -> None:
         await rig.ended(Code.SUCCEEDED)
 
     drive(world, scenario, part)
-    assert len(found) == 1
+    assert len(found) == 2
+    assert part.demands is found[-1]
 
 
 def test_a_step_that_does_not_end_is_left_when_the_agent_stops(world: World) -> None:
