@@ -131,7 +131,7 @@ class DeviceSession:
         self._graphs: dict[tuple[int, ...], Graph] = {}
         self._warm: set[tuple[int, ...]] = set()
         self._closers: list[Callable[[], None]] = []
-        self._running, self._started = False, 0
+        self._running, self._replayed, self._started = False, False, 0
         refusal = device.info.graphs or execution.no_graph
         self.graph_status = refusal if self._options.graphs else "switched off"
         device.push()
@@ -153,11 +153,11 @@ class DeviceSession:
 
     def start(self) -> None:
         """Queue one frame and return."""
-        self._started = time.monotonic_ns()
         key = tuple([leading.key for leading in self._leading.values()])
         graph = self._graphs.get(key)
         if graph is None:
             graph = self._first(key)
+        self._replayed, self._started = graph is not None, time.monotonic_ns()
         if graph is not None:
             graph.launch(self._stream)
         self._stream.record(self._done)
@@ -165,10 +165,10 @@ class DeviceSession:
 
     def wait(self) -> Mapping[str, NDArray[np.generic]]:
         """Sleep until the frame is done."""
-        if self._options.spin or not self._rhythm.look_out():
-            self._done.wait()
+        if self._replayed and not self._options.spin and self._rhythm.look_out():
+            self._look_out()  # what is queued piece by piece takes a time of its own
         else:
-            self._look_out()
+            self._done.wait()
         self._running = False
         for name, trailing in self._trailing.items():
             self._found[name] = trailing.read()

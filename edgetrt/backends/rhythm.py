@@ -23,7 +23,8 @@ _SHARE = 1 / 4
 """Of the newest frame in what is usual."""
 
 _STEP_NS = 200_000
-"""By how much less is slept at most after a frame that was over already (else by a quarter)."""
+"""By how much less is slept at most after a frame that was over already (else by a quarter); twice as much
+each time that it happens again."""
 
 _FEWEST, _MOST = 8, 2048
 """How many frames are waited for asleep after one in which somebody else had work to do: four times as
@@ -36,6 +37,7 @@ class Rhythm:
     def __init__(self) -> None:
         self._usual = 0.0
         self._asleep, self._penalty = 0, _FEWEST
+        self._step = _STEP_NS
 
     def look_out(self) -> bool:
         """Say whether to look out for the next frame, or to be woken."""
@@ -51,10 +53,12 @@ class Rhythm:
         """Take in how long a frame took, from its start until it was seen to be done."""
         self._usual += (took_ns - self._usual) * (_SHARE if self._usual else 1)
         self._penalty = max(_FEWEST, self._penalty // 2)
+        self._step = _STEP_NS
 
     def overslept(self) -> None:
         """Take in that a frame was over after the sleep, nobody knows for how long."""
-        self._usual -= min(self._usual / 4, _STEP_NS)
+        self._usual -= min(self._usual / 4, self._step)
+        self._step *= 2
 
     def give_way(self) -> None:
         """Take in that somebody else had work to do while this thread asked."""
