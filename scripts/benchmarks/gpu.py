@@ -31,7 +31,7 @@ from edgetrt.types import Frame
 from scripts.benchmarks import gpu_engines, gpu_fused, gpu_heads, gpu_loops, gpu_peers
 from scripts.benchmarks.figures import report
 from scripts.benchmarks.gpu_bench import Bench, Network
-from scripts.benchmarks.gpu_loops import Decode, Lane
+from scripts.benchmarks.gpu_loops import Lane
 
 ROOT = Path(__file__).parents[2]
 
@@ -286,8 +286,8 @@ def many_figures(
         every = [lane for group in groups for lane in group]
         # Captured here, by one thread: PyTorch tunes and allocates anew in each thread that runs it.
         gpu_loops.overlapped(every, shots, network.decode, 2 * len(every))
-        hz = settled_hz(groups, shots, network.decode, count)
-        own = settled_hz(groups, shots, network.decode, count, staged=True)
+        hz = gpu_loops.settled_hz(groups, shots, network.decode, count)
+        own = gpu_loops.settled_hz(groups, shots, network.decode, count, staged=True)
         one = gpu_loops.overlapped(every, shots, network.decode, count * several).hz
         bench.add(f"{tag}_contexts_{several}", full, "1/s", note="replays, each always queued")
         bench.add(f"{tag}_pipelines_{several}", hz, "1/s", note="a thread each, depth 3")
@@ -298,22 +298,6 @@ def many_figures(
         for group in groups:
             for lane in group:
                 lane.close()
-
-
-def settled_hz(
-    groups: list[list[Lane]],
-    shots: list[Frame],
-    decode: Decode,
-    count: int,
-    *,
-    staged: bool = False,
-) -> float:
-    """The middle one of three rates: threads that share an interpreter fall into step, or do not."""
-    return float(
-        np.median(
-            [gpu_loops.together_hz(groups, shots, decode, count, staged=staged) for _ in range(3)]
-        )
-    )
 
 
 def peers(bench: Bench, network: Network) -> None:

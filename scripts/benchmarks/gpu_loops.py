@@ -232,6 +232,20 @@ def together_hz(
     return sum(rates)
 
 
+def settled_hz(
+    groups: list[list[Lane]],
+    shots: list[Frame],
+    decode: Decode,
+    count: int,
+    *,
+    staged: bool = False,
+) -> float:
+    """The middle one of three rates: threads that share an interpreter fall into step, or do not."""
+    return float(
+        np.median([together_hz(groups, shots, decode, count, staged=staged) for _ in range(3)])
+    )
+
+
 def median_ms(run: Callable[[], object], count: int) -> float:
     """Median wall time of a call."""
     times = []
