@@ -62,7 +62,9 @@ def test_installed_upgraded_and_purged_it_leaves_nothing(package: Path, tmp_path
     scan = ["dpkg-scanpackages", "--multiversion", "."]
     listed = subprocess.run(scan, cwd=repository, capture_output=True, text=True, check=True)
     (repository / "Packages").write_text(listed.stdout)
-    piuparts = ["piuparts", "--existing-chroot", str(root), "--no-eatmydata", "--bindmount"]
+    site, suite = machines.mirror()
+    piuparts = ["piuparts", "--existing-chroot", str(root), "--distribution", suite]
+    piuparts += ["--mirror", f"{site} main", "--no-eatmydata", "--bindmount"]
     piuparts += [str(repository), "--extra-repo", f"deb [trusted=yes] file:{repository} ./"]
     piuparts += ["--skip-logrotatefiles-test", "--skip-cronfiles-test"]
     piuparts += [f"--ignore-regex={pattern}" for pattern in NOT_OURS]
