@@ -22,6 +22,7 @@ pytest.importorskip("onnxruntime")
 
 from edgetrt import wire
 from edgetrt.update import archive, built
+from edgetrt.update.states import State
 from tests import broker
 from tests.broker import Observer
 from tests.update import live
@@ -84,7 +85,7 @@ class Range:
         begun = last = time.monotonic()
         live.publish(self.observer, self.press.assign(target, self.generation))
         for _ in range(kills):
-            time.sleep(self.draw.uniform(0, whole_s))
+            self._wait(whole_s)
             self.agent.kill()
             self.agent.wait()
             over = self._look(digest)
@@ -102,6 +103,19 @@ class Range:
         took_s, self.serves = time.monotonic() - begun, right
         self._runs(right)
         return took_s
+
+    def _wait(self, whole_s: float) -> None:
+        """Until a moment that is drawn from the whole update, or from one of its states."""
+        if self.draw.random() < 0.5:
+            time.sleep(self.draw.uniform(0, whole_s))
+            return
+        state, deadline = self.draw.choice(list(State)), time.monotonic() + whole_s
+        while time.monotonic() < deadline and not self._over():
+            record = self.device.memory().record
+            if record is not None and (record.generation, record.state) == (self.generation, state):
+                break
+            time.sleep(0.01)
+        time.sleep(self.draw.uniform(0, 0.5))
 
     def _look(self, digest: str) -> bool:
         """Note what serves while the agent is dead, every byte of it; True when the update is over."""
