@@ -27,7 +27,9 @@ def there() -> set[str]:
     """Commands of the program that it shows to people."""
     found: set[str] = set()
     for name, command in typer.main.get_group(app).commands.items():
-        below = getattr(command, "commands", {})
+        if command.hidden:
+            continue
+        below = [n for n, c in getattr(command, "commands", {}).items() if not c.hidden]
         found |= {f"{name} {each}" for each in below} if below else {name}
     return found
 
