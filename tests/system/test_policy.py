@@ -20,12 +20,14 @@ __all__ = ["package"]
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(3600)]
 
-# What systemd, Python and dpkg themselves leave, installed on the way by our dependencies.
+# What systemd, its tmpfiles.d, Python and dpkg themselves leave, installed on the way by our dependencies.
 NOT_OURS = (
     r"/var/lib/systemd/.*",
     r"/var/log/.*",
     r"/etc/systemd/.*",
     r"/var/lib/dbus/.*",
+    r"/var/lib/private/?",
+    r"/root/\.ssh/?",
     r"/etc/machine-id",
     r"/usr/share/python3/runtime.d.*",
     r"/var/cache/.*",
