@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -51,12 +52,13 @@ def test_power_goes_at_random_points_of_an_update(tmp_path: Path) -> None:
     if shutil.which(EMULATOR) is None:
         pytest.skip(f"{EMULATOR} is not installed: apt-get install qemu-system-x86 qemu-utils")
     prepared = Prepared(tmp_path / "plug")
-    disk, states, whole_s = ready(tmp_path, build(tmp_path, prepared), prepared)
+    start = ready(tmp_path, build(tmp_path, prepared), prepared)
     told: Counter[tuple[str, str]] = Counter()
     for point in range(POINTS):
         draw = random.Random(point)
-        state, after_s = draw.choice(states), draw.uniform(0, 1.5 * whole_s / len(states))
-        at, serves = cut_and_go_on(tmp_path, disk, prepared, state, after_s)
+        after_s = draw.uniform(0, 1.5 * start.took_s / len(start.states))
+        state = draw.choice(start.states)
+        at, serves = cut_and_go_on(tmp_path, start, prepared, state, after_s)
         told[at, serves] += 1
         print(
             f"{point + 1}: power lost in {at}, {after_s:.2f} s behind {state}: {serves}", flush=True
@@ -108,9 +110,13 @@ class Guest:
         folder: with its kernel.
         disk: of it.
         moment: a snapshot on that disk to go on from, instead of booting.
+        at_s: what its clock says at first, in seconds since 1970; None = what ours says.
     """
 
-    def __init__(self, folder: Path, disk: Path, moment: str = "") -> None:
+    def __init__(
+        self, folder: Path, disk: Path, moment: str = "", at_s: float | None = None
+    ) -> None:
+        at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at_s))
         self._monitor = folder / "monitor"
         self._process = subprocess.Popen(
             [
@@ -123,7 +129,7 @@ class Guest:
                     "console=ttyS0 root=/dev/vda init=/srv/init quiet panic=1 no_timer_check",
                 ),
                 *("-drive", f"file={disk},if=virtio,format=qcow2,cache=writeback"),
-                *(("-loadvm", moment) if moment else ()),
+                *("-rtc", f"base={at}", *(("-loadvm", moment) if moment else ())),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -182,8 +188,8 @@ class Guest:
 
 
 @contextmanager
-def guest(folder: Path, disk: Path, moment: str = "") -> Iterator[Guest]:
-    running = Guest(folder, disk, moment)
+def guest(folder: Path, disk: Path, moment: str = "", at_s: float | None = None) -> Iterator[Guest]:
+    running = Guest(folder, disk, moment, at_s)
     try:
         yield running
     finally:
@@ -197,8 +203,25 @@ def end(running: Guest, prepared: Prepared) -> None:
     assert digest == serves == engines == prepared.new
 
 
-def ready(folder: Path, disk: Path, prepared: Prepared) -> tuple[Path, list[str], float]:
-    """A disk with a machine on it that is about to begin; its update's states and how long it takes."""
+@dataclass(frozen=True)
+class Ready:
+    """A machine that is about to begin an update.
+
+    Attributes:
+        disk: with the snapshot `ready`.
+        at_s: what its clock says there, in seconds since 1970.
+        states: that the update goes through.
+        took_s: how long that takes.
+    """
+
+    disk: Path
+    at_s: float
+    states: list[str]
+    took_s: float
+
+
+def ready(folder: Path, disk: Path, prepared: Prepared) -> Ready:
+    """Boot a machine, keep the moment before it begins, and let it update itself once."""
     made = folder / "ready.qcow2"
     over: list[str | Path] = [
         "qemu-img",
@@ -217,24 +240,25 @@ def ready(folder: Path, disk: Path, prepared: Prepared) -> tuple[Path, list[str]
         assert running.until("found") == prepared.old
         running.until("ready")
         running.keep("ready")
+        at_s = time.time()
         running.go()
         running.until("begun")
         begun_s = time.monotonic()
         end(running, prepared)
         took_s = time.monotonic() - begun_s
         print(f"an update there takes {took_s:.1f} s: {running.states}")
-        return made, running.states, took_s
+        return Ready(made, at_s, running.states, took_s)
 
 
 def cut_and_go_on(
-    folder: Path, disk: Path, prepared: Prepared, state: str, after_s: float
+    folder: Path, start: Ready, prepared: Prepared, state: str, after_s: float
 ) -> tuple[str, str]:
-    """Cut the power so long after a state was stored.
+    """Cut the power so long after a state was stored; it comes back half a minute later.
 
     Returns:
         Where the update was, as far as it said, and whether the old or the new release serves then.
     """
-    own = Path(shutil.copy(disk, folder / "own.qcow2"))
+    own = Path(shutil.copy(start.disk, folder / "own.qcow2"))
     with guest(folder, own, "ready") as running:
         running.go()
         running.until(f"state {state}")
@@ -244,7 +268,7 @@ def cut_and_go_on(
             running.until("the end of its line")
         power.join()
         at = running.states[-1] if running.states else "before"
-    with guest(folder, own) as running:
+    with guest(folder, own, at_s=start.at_s + 30) as running:
         found = running.until("found")
         assert found in (prepared.old, prepared.new), found
         running.until("ready")
