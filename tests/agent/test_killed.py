@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("count", [30, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [30, pytest.param(200, marks=pytest.mark.system)])
 def test_the_file_opens_and_holds_all_that_was_committed(tmp_path: Path, count: int) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.agent.killed_writer", str(tmp_path), str(count)],

@@ -25,7 +25,7 @@ from edgetrt.demo.update_site import Recipe, Site, serving
 from tests.broker import MOSQUITTO
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.system,
     pytest.mark.timeout(900),
     pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed"),
 ]

@@ -22,7 +22,7 @@ from tests.update import live
 from tests.update.device import serving
 from tests.update.live import Device, Press
 
-pytestmark = [pytest.mark.broker, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.broker, pytest.mark.system, pytest.mark.timeout(600)]
 
 
 @dataclass

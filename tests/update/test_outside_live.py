@@ -19,7 +19,7 @@ from tests.update.outside import TOKEN, hawkbit_server
 from tests.update.test_live import Scene, scene
 from tests.update.test_mender import MODULE
 
-pytestmark = [pytest.mark.broker, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.broker, pytest.mark.system, pytest.mark.timeout(600)]
 
 
 def packed(site: Scene, folder: Path, seed: int, generation: int) -> tuple[Path, str]:
