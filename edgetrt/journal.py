@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import threading
 from collections.abc import Mapping
 
@@ -19,6 +18,7 @@ NAME = "edgetrt"
 PIPELINE, ENGINE, EVENT = "EDGETRT_PIPELINE", "EDGETRT_ENGINE", "EDGETRT_EVENT"
 
 _here = threading.local()
+_STDERR = 2
 
 
 def fields(*, pipeline: str = "", engine: str = "", event: str = "") -> dict[str, str]:
@@ -64,7 +64,7 @@ def set_up(level: int, environment: Mapping[str, str] = os.environ) -> None:
         level: from which on. In the journal what happens is told in any case: nobody sits in front of it.
         environment: where systemd names its stream.
     """
-    if is_journal(environment, sys.stderr.fileno()):
+    if is_journal(environment, _STDERR):
         handler = _journal() or _prefixed()
         logging.getLogger(NAME).setLevel(min(level, logging.INFO))
     else:
