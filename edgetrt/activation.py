@@ -30,8 +30,10 @@ def rollback(name: str) -> tuple[Record, str, str]:
 def tell_runtime(name: str) -> tuple[str, str]:
     """Let a running runtime swap the engine in; it is for the next start where none runs."""
     answer = look_again(app.run_dir() / app.RUNTIME_SOCKET, name, SWAP_S)
+    if answer.state != "taken":
+        return "installed", answer.detail
     record = app.active().get(name)
     runs = "".join(one.engine for one in answer.pipelines if one.pipeline == name)
     if runs and record is not None and not record.current.fingerprint.startswith(runs):
         return "installed", "A release serves this pipeline; this engine does once none does."
-    return "swapped" if answer.state == "taken" else "installed", answer.detail
+    return "swapped", answer.detail
