@@ -200,6 +200,7 @@ def _attend(
     try:
         process = subprocess.Popen(
             [*command, str(plan), str(write_fd)],
+            bufsize=0,  # what a process that died at once did not read must not turn up at the close
             stdin=subprocess.PIPE,
             stdout=stderr,
             stderr=stderr,
@@ -237,7 +238,6 @@ def _order(process: subprocess.Popen[bytes], spec: BuildSpec) -> None:
     assert process.stdin is not None  # noqa: S101 - for the type checker: it was asked for above
     try:
         process.stdin.write(encode(spec) + b"\n")
-        process.stdin.flush()
     except BrokenPipeError:
         return  # it died at once; its status says how
 
