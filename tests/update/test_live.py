@@ -107,8 +107,8 @@ def test_a_good_release_is_proven_and_a_slow_one_taken_back(tmp_path: Path) -> N
         live.publish(site.observer, press.assign(slow, 2))
         memory = device.ended("ROLLED_BACK", press.digests[slow])
         assert device.serving() == press.digests[good]
-        found = wrong(memory)
-        assert any(one.startswith("tiny: fps: ") for one in found), found
+        found = wrong(memory)  # which it is depends on the machine
+        assert any(one.startswith(("tiny: fps", "tiny: p99")) for one in found), found
         assert memory.record is not None
         assert memory.record.reason == "prove"
         live.until(lambda: site.states()[-1] == "ROLLED_BACK", 20, device.told)
