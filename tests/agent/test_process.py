@@ -140,8 +140,8 @@ def test_what_a_dead_broker_missed_comes_when_it_is_back(tmp_path: Path) -> None
         sender.close()
         assert lost == 0
         # What the broker had in flight when it died may come twice.
-        while {r.frame for r in (here := results(observer))} < set(range(600)):
-            observer.wait_for(RESULTS, len(here) + 1)
+        while set(frames := [r.frame for r in results(observer)]) < set(range(600)):
+            observer.wait_for(RESULTS, len(frames) + 1)
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
         observer.wait_for(STATUS, 3)
