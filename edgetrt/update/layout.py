@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
+from edgetrt.errors import UpdateError
 from edgetrt.update import archive, durable, fetch
 from edgetrt.update.release import Release
 
@@ -52,9 +53,17 @@ class Layout:
         return release
 
     def switch(self, digest: str) -> None:
-        """Let `current` lead to a release, in one step; empty = to none."""
+        """Let `current` lead to a release, in one step; empty = to none.
+
+        Raises:
+            UpdateError: that release is not here.
+        """
         if digest == self.current():
             return
+        if digest and not self.has(digest):
+            raise UpdateError(
+                f"release {digest[:12]}: is not on this device any more", "Assign it again.", "gone"
+            )
         if digest:
             durable.link(self._current, f"releases/{digest}")
         else:

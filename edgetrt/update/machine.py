@@ -23,6 +23,8 @@ from edgetrt.update.states import ROWS, State
 from edgetrt.update.steps import Outcome, Step
 
 _LONGEST_RETRY_S = 300.0
+_TRIED_FIRST = (State.COMMIT, State.ROLLBACK)
+"""A device that was off for longer than their deadline still does them: nothing else puts it right."""
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,7 +123,9 @@ class Machine:
             return 0.0
         memory, record = self._enter(memory, record)
         now_s = self._ports.now_s()
-        left = transition.circling(memory, record, now_s) or transition.late(memory, record, now_s)
+        left = transition.circling(memory, record, now_s)
+        if left is None and record.state not in _TRIED_FIRST:
+            left = transition.late(memory, record, now_s)
         if left is not None:
             self._save(left)
             return 0.0
@@ -143,6 +147,9 @@ class Machine:
         now_s = self._ports.now_s()
         if outcome.error is not None:
             to = transition.refused(ROWS[record.state], outcome.error)
+            if to is None and (late := transition.late(memory, record, now_s)) is not None:
+                self._save(late)
+                return 0.0
             if to is None:
                 return self._hold(memory, record, outcome.error.message, self._retry_s())
             explained = transition.explained(outcome.record, outcome.error)

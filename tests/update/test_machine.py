@@ -219,7 +219,26 @@ def test_the_first_release_of_all_can_be_taken_back(tmp_path: Path) -> None:
     assert device.layout.current() == device.engines.serving() == ""
 
 
-@pytest.mark.parametrize("state", [s for s in State if s is not State.ROLLBACK])
+DONE_FIRST = (State.COMMIT, State.ROLLBACK)
+
+
+@pytest.mark.parametrize("state", DONE_FIRST)
+def test_a_device_that_was_off_for_long_still_ends_what_it_began(
+    shelf: Shelf, state: State
+) -> None:
+    device = shelf.device(good=state is State.COMMIT)
+    device.machine.offer(shelf.offer(2))
+    device.until(state)
+    device.clock.at += timedelta(seconds=ROWS[state].deadline_s + 1)
+
+    record = device.settle()
+
+    proven = state is State.COMMIT
+    assert record.code is (Code.SUCCEEDED if proven else Code.ROLLED_BACK)
+    assert device.layout.current() == device.engines.serving() == shelf.digest(2 if proven else 1)
+
+
+@pytest.mark.parametrize("state", [s for s in State if s not in DONE_FIRST])
 def test_no_state_lasts_for_ever(shelf: Shelf, state: State) -> None:
     device = shelf.device()
     device.machine.offer(shelf.offer(2))
