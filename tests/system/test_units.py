@@ -244,14 +244,20 @@ class Device:
     def runs(self, name: str) -> str:
         return str(json.loads((self.state / "active" / f"{name}.json").read_text())[0])
 
-    def fail(self, status: int = 1) -> int:
+    def fail(self, status: int = 1, told: bool = True) -> int:
         """What systemd does once the runtime has failed for good."""
         environment = {
             **os.environ,
             "EDGETRT_STATE": str(self.state),
             "EDGETRT": str(self.command),
-            "MONITOR_EXIT_STATUS": str(status),
+            "EDGETRT_RUN": str(self.state.parent / "run"),
         }
+        if told:
+            environment["MONITOR_EXIT_STATUS"] = str(status)
+        else:  # as systemd before 251: the mark alone
+            mark = self.state.parent / "run/units/runtime"
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.write_text(f"failed exit-code exited {status}\n")
         rollback = [SERVICES / "rollback"]
         done = subprocess.run(rollback, env=environment, capture_output=True, check=False)
         return done.returncode
@@ -274,13 +280,29 @@ def test_a_deployment_is_taken_back_once_and_the_next_one_again(tmp_path: Path) 
     assert device.runs("door") == "old"
 
 
+def test_one_that_was_cut_off_is_not_done_twice(tmp_path: Path) -> None:
+    device = Device(tmp_path, "door")
+    assert device.fail() == 0
+    taken = device.state / "taken-back"
+    device.deploy("door", "newer", "old")
+    record = (device.state / "active/door.json").read_bytes()
+    digest = subprocess.run(["sha256sum"], input=record, capture_output=True, check=True).stdout
+    (taken / "door.begun").write_bytes(digest)
+    device.deploy("door", "old", "newer")  # the places were changed, and then the power went
+    calls = device.calls.read_text()
+
+    assert device.fail() == 0
+    assert (device.runs("door"), device.calls.read_text()) == ("old", calls)
+    assert device.fail() == 75
+
+
 def test_a_first_engine_stays_and_so_does_every_one_when_the_config_is_wrong(
     tmp_path: Path,
 ) -> None:
     device = Device(tmp_path, "door")
     device.deploy("first", "only", None)
 
-    assert device.fail(status=78) == 75
+    assert [device.fail(status=78), device.fail(status=78, told=False)] == [75, 75]
     assert not device.calls.exists()
     assert device.fail() == 0
     assert (device.runs("door"), device.runs("first")) == ("old", "only")
