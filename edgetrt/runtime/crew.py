@@ -257,7 +257,7 @@ class Crew:
         if shadow > 0 and post.supervisor.pipeline is not None:
             try:
                 agreed = _aside(lambda: post.supervisor.shadow(network, shadow))
-            except EdgetrtError:
+            except BaseException:
                 network.close()
                 raise
         self._swap(post, job, network)
@@ -301,10 +301,7 @@ class Crew:
         network = ready(job)
         if not post.end(STOP_S):
             network.close()
-            raise EdgetrtError(
-                f"pipeline {job.name!r}: it did not end within {STOP_S:.0f} s",
-                "The watchdog ends the process when it hangs for good.",
-            )
+            raise _hangs(job.name)
         try:
             self._take_on(job, network)
         except EdgetrtError:
@@ -313,9 +310,16 @@ class Crew:
 
     def _dismiss(self, name: str, post: Post | None) -> None:
         if post is not None and not post.end(STOP_S):
-            log.warning("pipeline %s did not end within %.0f s", name, STOP_S)
+            raise _hangs(name)
         with self._guard:
             self._posts.pop(name, None)
+
+
+def _hangs(name: str) -> EdgetrtError:
+    return EdgetrtError(
+        f"pipeline {name!r}: it did not end within {STOP_S:.0f} s",
+        "The watchdog ends the process when it hangs for good.",
+    )
 
 
 def ready(job: Job) -> Network:
@@ -327,7 +331,7 @@ def ready(job: Job) -> Network:
     network = job.load()
     try:
         _aside(network.warm)
-    except EdgetrtError:
+    except BaseException:
         network.close()
         raise
     return network
@@ -345,6 +349,8 @@ def _step_back() -> None:
 
 def _anew(post: Post, job: Job) -> bool:
     """Whether a pipeline must be begun again for its job."""
+    if post.stop.is_set():  # it was told to end before, and was too slow
+        return True
     return post.failed or post.job.parts != job.parts or (post.over and post.job != job)
 
 
