@@ -121,7 +121,7 @@ class Watch:
         self._trial: dict[str, Gauge] = {}
         self._trial_ns: int | None = None
         self._process_ns = 0
-        self._memory: list[float] = []
+        self._memory = Evenly()
         self._hottest: float | None = None
         self._states: dict[str, tuple[str, str]] = {}
         self._lines: deque[str] = deque(maxlen=_LINES)
@@ -137,7 +137,7 @@ class Watch:
                 if report.pipeline in self._trial:
                     self._trial[report.pipeline].report(report, now_ns)
                 if report.rss_bytes is not None:
-                    self._memory = _thinned([*self._memory, report.rss_bytes / 1e6])
+                    self._memory.put(report.rss_bytes / 1e6)
 
     def result(self, result: FrameResult) -> None:
         """Take the time of a frame."""
@@ -168,12 +168,12 @@ class Watch:
             self._trial = {
                 name: Gauge(now_ns, engines[name], SETTLE_S, self._process_ns) for name in engines
             }
-            self._trial_ns, self._memory, self._hottest = now_ns, [], None
+            self._trial_ns, self._memory, self._hottest = now_ns, Evenly(), None
 
     def end(self) -> None:
         """The trial is over."""
         with self._lock:
-            self._trial, self._trial_ns, self._memory = {}, None, []
+            self._trial, self._trial_ns, self._memory = {}, None, Evenly()
 
     def trial(self, rates_hz: Mapping[str, float | None]) -> tuple[dict[str, Seen], float]:
         """What was seen since `begin`, and for how long."""
@@ -196,7 +196,7 @@ class Watch:
     def memory_mb(self) -> tuple[float, ...]:
         """Of the runtime since `begin`, evenly."""
         with self._lock:
-            return tuple(self._memory)
+            return tuple(self._memory.values)
 
     @property
     def log(self) -> tuple[str, ...]:
@@ -229,6 +229,20 @@ def _share(report: PipelineReport, stage: str) -> float:
     return min(1.0, found.mean_ms * report.fps / 1e3) if found is not None else 0.0
 
 
-def _thinned(values: list[float], most: int = 512) -> list[float]:
-    """Every second one, when there are too many."""
-    return values if len(values) <= most else values[::2]
+class Evenly:
+    """Values of a whole time, at most so many: of twice as long a time, every second one is kept."""
+
+    def __init__(self, most: int = 512) -> None:
+        self.values: list[float] = []
+        self._most, self._stride, self._skipped = most, 1, 0
+
+    def put(self, value: float) -> None:
+        """Keep it, or leave it out."""
+        self._skipped += 1
+        if self._skipped < self._stride:
+            return
+        self._skipped = 0
+        self.values.append(value)
+        if len(self.values) > self._most:
+            self.values = self.values[::2]
+            self._stride *= 2

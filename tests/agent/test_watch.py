@@ -10,7 +10,7 @@ pytest.importorskip("tuf", reason="the extra `update` is not installed")
 
 from edgetrt import wire
 from edgetrt.agent.proving import BoardHeadroom, WatchProver
-from edgetrt.agent.watch import Watch
+from edgetrt.agent.watch import Evenly, Watch
 from edgetrt.types import BoardState, Counters, StageStats
 from edgetrt.update.built import Built, BuiltPipeline
 from edgetrt.update.ports import Trial
@@ -229,3 +229,13 @@ def test_a_board_without_headroom_says_what_it_lacks() -> None:
     full = BoardHeadroom(BoardState, available_bytes=lambda: 50_000_000)
     assert full.lacking() == "memory: less than 100 MB available"
     assert BoardHeadroom(BoardState, available_bytes=lambda: None).lacking() == ""
+
+
+def test_memory_is_kept_evenly_over_the_whole_time() -> None:
+    kept = Evenly(8)
+    for value in range(1000):
+        kept.put(float(value))
+    steps = {b - a for a, b in zip(kept.values, kept.values[1:], strict=False)}
+    assert len(steps) == 1
+    assert kept.values[0] == 0.0
+    assert kept.values[-1] > 800
