@@ -57,12 +57,15 @@ class Control:
         folder: Path | None,
         tell: Callable[[wire.Struct], bool],
         changed: Callable[[], None],
+        unsigned: bool = True,
     ) -> None:
         self._path = None if folder is None else folder / "settings.json"
         self._tell = tell
         self._changed = changed
         self._seen: dict[str, tuple[object, ...]] = {}
-        self.wanted = self._load()
+        stored = self._load()
+        # What came unsigned ends with the word that let it in.
+        self.wanted = stored if stored.signed or unsigned else Wanted()
         self.refusal = ""
 
     def settle(self, generation: int, settings: Settings, *, signed: bool = True) -> bool:

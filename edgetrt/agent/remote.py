@@ -82,7 +82,8 @@ class Remote:
         self._reports = reports
         self._peer = None if run_folder is None else Peer(run_folder / RUNTIME_SOCKET)
         self._recent = Recent()
-        self.control = Control(state_folder, self._tell, changed)
+        plain = config.control.unsigned_settings and config.update is None
+        self.control = Control(state_folder, self._tell, changed, plain)
         means = Means(
             identity=identity,
             config=config,
@@ -106,7 +107,7 @@ class Remote:
         }
         if desired is not None:
             handlers["desired"] = lambda message: desired(message.payload)
-        elif config.control.unsigned_settings and config.update is None:
+        elif plain:
             handlers["desired"] = self._take_plain
         self._inbound = Inbound(identity.device, transport, handlers)
 

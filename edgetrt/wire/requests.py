@@ -11,7 +11,9 @@ from edgetrt.wire.messages import Struct
 Id = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9-]{1,63}\Z")]
 """Of a command; it becomes a level of the reply's topic."""
 
-Word = Annotated[str, msgspec.Meta(max_length=63)]
+Word = Annotated[str, msgspec.Meta(pattern=r"^[ -~]{0,63}\Z")]
+"""On one line, for it ends up in logs."""
+
 Generation = Annotated[int, msgspec.Meta(ge=1, le=2**53)]
 
 

@@ -38,10 +38,10 @@ def report(name: str = "street", **said: Any) -> wire.PipelineReport:
 class Rig:
     """A `Control` with a runtime that writes down what it is told."""
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, unsigned: bool = True) -> None:
         self.told: list[wire.SettingsMessage] = []
         self.changes = 0
-        self.control = Control(folder, self._tell, self._changed)
+        self.control = Control(folder, self._tell, self._changed, unsigned)
 
     def _tell(self, message: wire.Struct) -> bool:
         assert isinstance(message, wire.SettingsMessage)
@@ -210,3 +210,10 @@ def test_plain_settings_are_taken_only_where_they_are_allowed(
     )
     remote._inbound.take(plain(1, street={"score": 0.3}))
     assert (remote.control.wanted.generation, remote.refused) == ((1, 0) if taken else (0, 1))
+
+
+def test_what_came_unsigned_ends_with_the_word_that_let_it_in(tmp_path: Path) -> None:
+    Rig(tmp_path).control.take(plain(1, street={"enabled": False}))
+
+    assert Rig(tmp_path).control.wanted.generation == 1
+    assert Rig(tmp_path, unsigned=False).control.wanted.generation == 0
