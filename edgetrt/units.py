@@ -7,6 +7,7 @@ a file as well, written by the unit itself at its start and end, so nothing has 
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 
@@ -83,6 +84,9 @@ class SystemUnits:
                 fresh.replace(self._states / unit)
             (self._requests / request).touch()
         except OSError as error:
+            if verb == "start":  # else it would be waited for
+                with contextlib.suppress(OSError):
+                    (self._states / unit).unlink()
             raise EdgetrtError(
                 f"unit {unit}: {verb} cannot be asked for: {error}",
                 "Is edgetrt-requests.path active? systemctl status edgetrt-requests.path",

@@ -68,7 +68,7 @@ class UnitEngines:
     ) -> None:
         self._root, self._units, self._look = root, units, look
         self._stopping, self._sleep, self._start_s = stopping, sleep, start_s
-        self._building = ""
+        self._building, self._ended = "", ""
 
     def build(self, folder: Path, release: Release) -> Built | None:
         """As `Engines.build`. The first call begins one, unless it goes on from before a restart.
@@ -80,7 +80,11 @@ class UnitEngines:
         unit = f"build@{digest}"
         if self._building != digest:
             self.rest()
-            if self._units.state(unit) not in ("activating", "active"):
+            works = self._units.state(unit) in ("activating", "active")
+            if works and self._ended == digest:
+                return None  # the end that was asked for is still on its way
+            self._ended = ""
+            if not works:
                 built.forget(self._root, digest)
                 self._units.start(unit)
             self._building = digest
@@ -98,6 +102,7 @@ class UnitEngines:
         """As `Engines.rest`."""
         unit, self._building = f"build@{self._building}" if self._building else "", ""
         if unit:
+            self._ended = unit.removeprefix("build@")
             try:
                 self._units.stop(unit)
             except EdgetrtError as error:

@@ -132,9 +132,14 @@ class Updating:
                 _log.warning("a step of the update is left as it is; it is begun again")
 
     def progress(self, *_: int) -> None:
-        """Told of a download; ends it when the agent stops."""
+        """Told of a download; ends it when the agent stops, and lets a newer word be heard meanwhile."""
         if self._stop.is_set():
             raise Stopped
+        new = self._desired is not None and time.monotonic() >= self._knock_s
+        if new or self._local.requests.any():
+            raise UnreachableError(
+                "the download makes room for a newer word, and goes on", "", "lost"
+            )
 
     def _work(self) -> None:
         """The thread: hold the right to work on updates, and do so."""
@@ -230,7 +235,10 @@ class Updating:
         if why != self._fault:
             self._fault = why
             _log.warning("updates: %s", why)
-            self._publish()
+            try:
+                self._publish()
+            except Exception:  # noqa: BLE001 - telling of a fault must not end the thread
+                _log.exception("updates: the fault cannot be told")
 
     def _told(self, record: Record) -> None:
         """The machine's word on every change."""
