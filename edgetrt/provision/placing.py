@@ -148,8 +148,9 @@ def provision(
         with _writing(config):
             previous = _place(config, text, staged, final)
     _forget_old(config, previous)
-    if cert is not None and key is None:
-        durable.remove(config.parent / "tls" / f"{name}.key")
+    requested = config.parent / "tls" / f"{name}.key"
+    if cert is not None and key is None and key_path == requested:
+        durable.remove(requested)
     return Provisioned(name, config, previous, final, identity, answer)
 
 
@@ -292,10 +293,10 @@ def _changes(
 
 def _place(config: Path, text: str, staged: Path, final: Path) -> Path | None:
     """Put the files in place, and replace the config last; returns where the one before is."""
-    durable.remove(final)
-    staged.rename(final)
-    durable.flush(final.parent)
-    mode, previous = 0o644, None
+    if not final.is_dir():  # named by its content: what is there is the same, and may be in use
+        staged.rename(final)
+        durable.flush(final.parent)
+    mode, previous, owner = 0o644, None, config.stat() if config.exists() else None
     with tempfile.NamedTemporaryFile(dir=config.parent, suffix=".yaml") as trial:
         trial.write(text.encode())
         trial.flush()
@@ -304,6 +305,9 @@ def _place(config: Path, text: str, staged: Path, final: Path) -> Path | None:
         mode, previous = config.stat().st_mode & 0o777, config.with_name(config.name + ".previous")
         durable.replace(previous, config.read_bytes(), mode)
     durable.replace(config, text.encode(), mode)
+    if owner is not None and os.geteuid() == 0:  # a file of the agent's group stays readable for it
+        for path in (config, config.with_name(config.name + ".previous")):
+            os.chown(path, owner.st_uid, owner.st_gid)
     return previous
 
 
