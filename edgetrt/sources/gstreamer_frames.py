@@ -90,6 +90,11 @@ def _packed(
     raw: NDArray[np.uint8] = np.frombuffer(memory, np.uint8)
     top = 0
     for offset, stride, rows in planes:
+        if stride < row or offset + (rows - 1) * stride + row > raw.size:
+            raise SourceLostError(
+                f"a picture of {raw.size} bytes: too short for {width}×{height} {pixel_format}",
+                "What is before the appsink must hand over whole pictures, as its caps promise.",
+            )
         view = np.lib.stride_tricks.as_strided(raw[offset:], (rows, row), (stride, 1))
         out[top : top + rows] = view
         top += rows

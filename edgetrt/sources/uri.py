@@ -274,6 +274,7 @@ def _schemes() -> str:
 
 
 def _unknown_scheme(scheme: str, text: str) -> ConfigError:
+    text = redact(text)
     if scheme in RESERVED:
         return ConfigError(
             f"source {text!r}: `{scheme}:` is reserved and not served by this version",

@@ -196,3 +196,10 @@ def test_a_pipeline_s_password_is_not_shown() -> None:
     uri = parse("gst:rtspsrc location=rtsp://me:secret@host/p ! appsink")
     assert "secret" not in str(uri)
     assert "secret" in uri.written()
+
+
+@pytest.mark.parametrize("text", ["http://admin:secret@cam/video", "rtps://admin:secret@cam/1"])
+def test_a_password_is_in_no_message(text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(text)
+    assert "secret" not in caught.value.message + caught.value.hint
