@@ -201,8 +201,15 @@ class Handover:
             )
 
     def _ask(self, what: str, digest: str, offer: Offer | None = None) -> None:
-        with durable.as_owner(self._folder):
-            self._requests.ask(Request(what=what, digest=digest, offer=offer))  # type: ignore[arg-type]
+        try:
+            with durable.as_owner(self._folder):
+                self._requests.ask(Request(what=what, digest=digest, offer=offer))  # type: ignore[arg-type]
+        except OSError as error:
+            raise UpdateError(
+                f"{self._folder}: the wish cannot be left: {error.strerror}",
+                "Look at this disk: space, mode, faults.",
+                "disk",
+            ) from error
 
     def _keep(self, path: Path) -> Path:
         """Copy a bundle to where the agent can read it; it may have come from root's own folder."""

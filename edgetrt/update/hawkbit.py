@@ -93,14 +93,18 @@ class Hawkbit:
         while not stop.is_set():
             try:
                 due_s, failures = self.poll(), 0
-            except UpdateError as error:
+            except EdgetrtError as error:
                 say(error)
                 failures += 1
                 due_s = min(_LONGEST_RETRY_S, 2.0**failures)
-            with contextlib.suppress(UnreachableError):
+            try:
                 while due_s > 0 and not stop.wait(_LOOK_S):
                     due_s -= _LOOK_S
                     self.follow()
+            except UnreachableError:
+                pass  # it is heard of at the next poll
+            except EdgetrtError as error:
+                say(error)
             stop.wait(max(0.0, due_s))  # it does not hear us: no sooner than it would be asked
 
     def poll(self) -> float:
