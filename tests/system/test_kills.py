@@ -180,8 +180,8 @@ def kill_often(folder: Path, moments: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_a_kill_at_5_random_moments(tmp_path: Path) -> None:
-    kill_often(tmp_path, 5)
+def test_a_kill_at_2_random_moments(tmp_path: Path) -> None:
+    kill_often(tmp_path, 2)
 
 
 @pytest.mark.system
