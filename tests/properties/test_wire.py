@@ -14,6 +14,7 @@ from edgetrt.types import Counters, StageStats
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 counts = st.integers(0, 2**63 - 1)
 words = st.text(max_size=20)
+lines = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=20)
 names = st.from_regex(r"[a-z0-9-]{1,63}", fullmatch=True)
 
 boxes = st.builds(
@@ -135,12 +136,12 @@ asked = st.one_of(
     st.builds(
         wire.CommandMessage,
         id=names,
-        command=words,
+        command=lines,
         arguments=plain,
         expires=st.none() | numbers,
         by=words,
     ),
-    st.builds(wire.AnnounceMessage, about=words),
+    st.builds(wire.AnnounceMessage, about=lines),
 )
 links = st.one_of(
     frames,
