@@ -192,3 +192,13 @@ def test_a_state_that_makes_no_sense_is_none(host: Host) -> None:
 
     assert host.units.state("runtime") == "inactive"
     assert host.units.reason("runtime") == ""
+
+
+def test_a_start_that_could_not_be_asked_for_is_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "units").mkdir()
+    units = SystemUnits(tmp_path)
+
+    with pytest.raises(EdgetrtError, match="start cannot be asked for"):
+        units.start("build@one")
+
+    assert units.state("build@one") != "activating"

@@ -266,3 +266,15 @@ def test_nothing_is_waited_for_when_the_agent_stops(tmp_path: Path) -> None:
     engines.restore(None)
 
     assert units.asked == []
+
+
+def test_the_same_release_again_waits_for_the_end_of_the_build_before(bench: Bench) -> None:
+    bench.build()
+    bench.engines.rest()
+    bench.units.states[UNIT] = "activating"  # the end that was asked for is still on its way
+
+    assert bench.build() is None
+    assert bench.units.asked == [f"start {UNIT}", f"stop {UNIT}"]
+    bench.units.states[UNIT] = "failed"
+    assert bench.build() is None
+    assert bench.units.asked[-1] == f"start {UNIT}"

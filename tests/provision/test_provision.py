@@ -98,6 +98,21 @@ def test_from_the_request_to_the_broker(here: Site, config: Path) -> None:
     assert not asked.key.exists()
 
 
+def test_the_same_files_again_leave_those_in_use_where_they_are(here: Site, config: Path) -> None:
+    asked = request(config)
+    broker, cert = f"127.0.0.1:{here.port}", here.authority.sign(asked.request)
+    provision(config, broker, here.authority.ca, cert)
+    before = {path: path.stat().st_ino for path in (config.parent / "tls").glob("*/*")}
+    pending = request(config)
+
+    provision(config, broker, here.authority.ca, cert)
+
+    after = {path: path.stat().st_ino for path in (config.parent / "tls").glob("*/*")}
+    assert before
+    assert before.items() <= after.items()
+    assert pending.key.exists()  # of a renewal that is still to be signed
+
+
 def test_what_was_provisioned_is_what_the_agent_connects_with(here: Site, config: Path) -> None:
     asked = request(config)
     provision(

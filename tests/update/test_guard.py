@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from edgetrt.errors import UpdateError
 from edgetrt.update import durable, guard
 from edgetrt.update.layout import Layout
 from edgetrt.update.machine import Machine, Ports
@@ -128,3 +129,12 @@ def test_the_service_takes_a_release_back_also_when_its_settings_are_refused(
     assert rollback(tmp_path, status=78) == 0
     assert layout.current() == OLD
     assert rollback(tmp_path, status=1) == 75
+
+
+def test_the_link_never_leads_to_what_is_not_here(tmp_path: Path) -> None:
+    layout = device(tmp_path, State.COMMIT)
+
+    with pytest.raises(UpdateError, match="not on this device any more"):
+        layout.switch("f" * 64)
+
+    assert layout.current() == NEW
