@@ -127,11 +127,12 @@ async def _exchange(
     )
     async with transport:
         try:
-            await asyncio.wait_for(_connected(transport), _CONNECT_S)
-        except asyncio.TimeoutError:
+            await transport.reach(_CONNECT_S)
+        except NotConnectedError as error:
             raise NotConnectedError(
-                transport.state.reason, "Name the broker: --broker HOST:PORT."
-            ) from None
+                f"{device}: nothing was asked: {error.message}",
+                "Another broker: --broker HOST:PORT, or --config with its agent.yaml.",
+            ) from error
         expiry_s = max(1, round(limit_s))
         topic, body = wire.cmd(device), wire.encode(message)
         await transport.publish(topic, body, expiry_s=expiry_s, exchange=told)
@@ -142,12 +143,6 @@ async def _exchange(
                 f"{device}: no reply to {message.command} within {limit_s:g} s",
                 f"Is it there? mosquitto_sub -t {wire.status(device)} -C 1",
             ) from None
-
-
-async def _connected(transport: Any) -> None:
-    async for state in transport.states():
-        if state.connected:
-            return
 
 
 async def _reply(transport: Any, correlation: bytes) -> wire.ReplyMessage:

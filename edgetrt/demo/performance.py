@@ -7,19 +7,17 @@ and from nothing else.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgetrt import wire
 from edgetrt.children import Children
 from edgetrt.config import BrokerConfig
+from edgetrt.demo.listening import listening
 from edgetrt.demo.observer import Observer
-from edgetrt.errors import EdgetrtError, TransportError
-from edgetrt.mqtt import MqttTransport
+from edgetrt.errors import EdgetrtError
 
 DEVICE, PIPELINE = "demo", "street"
 ONLINE_S, SETTLE_S = 20.0, 15.0
@@ -90,7 +88,8 @@ async def perform(plan: Plan, watch: Watch) -> Summary:
     options = ["--config", str(config), "--run-dir", str(plan.folder)]
     frames = ["--frames", str(plan.frames)] if plan.frames else []
     children = Children({"agent": ["agent", *options], "runtime": ["runtime", *options, *frames]})
-    async with _subscriber(plan.broker) as seen:
+    seen = Observer()
+    async with listening(plan.broker, "demo-observer", DEVICE, seen.take, ONLINE_S):
         try:
             children.start("agent")
             await _until(lambda: seen.online is True, ONLINE_S, "the agent does not appear")
@@ -105,30 +104,6 @@ async def perform(plan: Plan, watch: Watch) -> Summary:
         watch(seen)
         checks = (*_message_checks(seen), *_output_checks(plan), _exit_check(children))
         return Summary(seen, checks, time.monotonic() - started)
-
-
-@contextlib.asynccontextmanager
-async def _subscriber(broker: BrokerConfig) -> AsyncIterator[Observer]:
-    """Count what the demo's device publishes, on a connection of our own."""
-    seen = Observer()
-    transport = MqttTransport(
-        broker, "demo-observer", subscriptions=(wire.everything_from(DEVICE),)
-    )
-    async with transport:
-
-        async def listen() -> None:
-            async for message in transport.messages():
-                seen.take(message.topic, message.payload)
-
-        listener = asyncio.create_task(listen())
-        try:
-            await _until(lambda: transport.state.connected, ONLINE_S, "")
-            if not transport.state.connected:
-                raise TransportError(transport.state.reason, "Is the broker the right one?")
-            yield seen
-        finally:
-            listener.cancel()
-            await asyncio.wait([listener])
 
 
 async def _follow(children: Children, seen: Observer, watch: Watch, limit_s: float) -> None:

@@ -17,10 +17,11 @@ from pathlib import Path
 from edgetrt import wire
 from edgetrt.config import BrokerConfig
 from edgetrt.demo import update_site
+from edgetrt.demo.listening import listening
 from edgetrt.demo.update_device import DEVICE, Device
 from edgetrt.demo.update_site import Recipe, Site
 from edgetrt.demo.update_witness import Gap, Result, Witness
-from edgetrt.errors import EdgetrtError, TransportError
+from edgetrt.errors import EdgetrtError
 from edgetrt.mqtt import MqttTransport
 from edgetrt.update import archive, built
 from edgetrt.update.layout import Layout
@@ -287,26 +288,8 @@ async def watching(
 ) -> AsyncIterator[tuple[Witness, MqttTransport]]:
     """A connection of our own, for what the controller says and for what an outsider sees."""
     witness = Witness(alive=device.ended)
-    transport = MqttTransport(
-        broker, "demo-controller", subscriptions=(wire.everything_from(DEVICE),)
-    )
-    async with transport:
-
-        async def listen() -> None:
-            async for message in transport.messages():
-                witness.take(message.topic, message.payload)
-
-        listener = asyncio.create_task(listen())
-        try:
-            deadline = time.monotonic() + START_S
-            while not transport.state.connected:
-                if time.monotonic() > deadline:
-                    raise TransportError(transport.state.reason, "Is the broker the right one?")
-                await asyncio.sleep(0.05)
-            yield witness, transport
-        finally:
-            listener.cancel()
-            await asyncio.wait([listener])
+    async with listening(broker, "demo-controller", DEVICE, witness.take, START_S) as transport:
+        yield witness, transport
 
 
 def _whole(updates: Path) -> tuple[str, str]:

@@ -104,6 +104,22 @@ class MqttTransport:
             reason = f"broker {self._endpoint.where}: disconnected"
             self._tell(ConnectionState(False, reason), logging.INFO)
 
+    async def reach(self, within_s: float) -> None:
+        """Wait for a connection.
+
+        Raises:
+            NotConnectedError: there was none in time; the message says why.
+        """
+        try:
+            await asyncio.wait_for(self._reached(), within_s)
+        except asyncio.TimeoutError:
+            raise NotConnectedError(self._state.reason) from None
+
+    async def _reached(self) -> None:
+        async for state in self.states():
+            if state.connected:
+                return
+
     async def publish(
         self,
         topic: str,

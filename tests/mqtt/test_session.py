@@ -45,6 +45,22 @@ async def until(mqtt: MqttTransport, connected: bool, word: str = "") -> str:
     raise AssertionError("the states ended")
 
 
+def test_a_broker_is_waited_for_so_long_and_no_longer(tmp_path: Path) -> None:
+    async def scenario(port: int) -> None:
+        proxy = Proxy(port)
+        config = BrokerConfig(port=proxy.port)
+        async with MqttTransport(config, "cam-1", settings=QUICK, backoff=quick()) as mqtt:
+            with pytest.raises(NotConnectedError, match=f"{proxy.port}: refuses connections"):
+                await mqtt.reach(0.2)
+            await proxy.start()
+            await mqtt.reach(30)
+            assert mqtt.state.connected
+        await proxy.cut()
+
+    with running(tmp_path) as broker:
+        run(scenario(broker.port))
+
+
 def test_what_came_while_we_were_away_is_delivered_after(tmp_path: Path) -> None:
     async def scenario(port: int, publish: Callable[[bytes], object]) -> None:
         proxy = Proxy(port)
