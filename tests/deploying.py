@@ -8,63 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-SIZE = 64
+from edgetrt.demo import update_networks
+from edgetrt.demo.update_networks import SIZE
 
 
-def detector(path: Path, seed: int = 0, cells: int = 8) -> Path:
-    """A one-class detector as YOLOv8 exports them: `[1, 5, cells²]`, boxes in pixels, a score each.
-
-    It "finds" bright cells: the score follows the mean brightness around a cell.
-    """
-    random = np.random.default_rng(seed)
-    stride, anchors = SIZE // cells, cells * cells
-    centre = (np.arange(cells, dtype=np.float32) + 0.5) * stride
-    x, y = np.meshgrid(centre, centre)
-    boxes = np.stack([x, y, np.full_like(x, 20.0), np.full_like(x, 20.0)])[None]
-    blur = np.full((4, 3, stride, stride), 1 / (3 * stride * stride), np.float32)
-    weights = {
-        "w1": blur * (1 + 0.1 * random.standard_normal((4, 1, 1, 1))).astype(np.float32),
-        "w2": (random.standard_normal((4, 4, 1, 1)) * 0.1 + np.eye(4)[:, :, None, None]).astype(
-            "f4"
-        ),
-        "w3": np.full((1, 4, 1, 1), 6.0, np.float32),
-        "b3": np.array([-12.0], np.float32),
-        "w4": (random.standard_normal((4, 4, 1, 1)) * 0.5).astype(np.float32),
-        "grid": boxes.astype(np.float32),
-        "shape": np.array([1, 5, anchors], np.int64),
-    }
-    nodes = [
-        helper.make_node("Conv", ["images", "w1"], ["c1"], "conv1", strides=[stride, stride]),
-        helper.make_node("Relu", ["c1"], ["r1"], "relu1"),
-        helper.make_node("Conv", ["r1", "w2"], ["c2"], "conv2"),
-        helper.make_node("Relu", ["c2"], ["r2"], "relu2"),
-        helper.make_node("Conv", ["r2", "w3", "b3"], ["logit"], "score_head"),
-        helper.make_node("Conv", ["r2", "w4"], ["offset"], "box_head"),
-        helper.make_node("Add", ["offset", "grid"], ["boxes"], "to_pixels"),
-        helper.make_node("Sigmoid", ["logit"], ["score"], "to_score"),
-        helper.make_node("Concat", ["boxes", "score"], ["both"], "join", axis=1),
-        helper.make_node("Reshape", ["both", "shape"], ["output0"], "flat"),
-    ]
-    ends = {"images": [1, 3, SIZE, SIZE], "output0": [1, 5, anchors]}
-    values = {k: helper.make_tensor_value_info(k, TensorProto.FLOAT, v) for k, v in ends.items()}
-    graph = helper.make_graph(
-        nodes,
-        "tiny",
-        [values["images"]],
-        [values["output0"]],
-        [numpy_helper.from_array(value, name) for name, value in weights.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    helper.set_model_props(
-        model,
-        {"task": "detect", "names": "{0: 'thing'}", "imgsz": f"[{SIZE}, {SIZE}]", "stride": "8"},
-    )
-    onnx.checker.check_model(model, full_check=True)
-    onnx.save(model, path)
+def detector(path: Path, seed: int = 0) -> Path:
+    """The demo's one-class detector: it "finds" bright cells."""
+    update_networks.detector(path, seed)
     return path
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import os
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,40 +26,19 @@ from edgetrt.update.fetch import Wanted, fetch
 from edgetrt.update.origin import Limits
 from edgetrt.update.web import WebOrigin
 from tests.update.device import serving
+from tests.update.scripted import Talk, begin_of, scripted
 
 DATA = bytes(range(256)) * 2000
 WANTED = Wanted("model.tar", hashlib.sha256(DATA).hexdigest(), len(DATA))
 QUICK = Limits(answer_s=0.3, gap_s=0.3, window_s=0.2, window_bytes=1000)
 PATIENT = Limits(answer_s=20, gap_s=20)
 
-Talk = Callable[[socket.socket, str], None]
-
 
 @contextmanager
 def answering(*talks: Talk) -> Iterator[str]:
-    """A server that speaks as told: the n-th connection is the n-th talk's, further ones the last's."""
-    ended = threading.Event()
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(0.05)
-
-        def serve() -> None:
-            taken = 0
-            while not ended.is_set():
-                with contextlib.suppress(OSError):
-                    peer, _ = server.accept()
-                    with peer:
-                        peer.settimeout(5)
-                        request = peer.recv(65536).decode("latin-1")
-                        talks[min(taken, len(talks) - 1)](peer, request)
-                        taken += 1
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.getsockname()[1]}"
-        finally:
-            ended.set()
-            thread.join()
+    """A server that speaks as told."""
+    with scripted(*talks) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 def says(head: str, body: bytes = b"") -> Talk:
@@ -69,11 +46,6 @@ def says(head: str, body: bytes = b"") -> Talk:
         peer.sendall(f"HTTP/1.1 {head}\r\n\r\n".encode() + body)
 
     return talk
-
-
-def begin_of(request: str) -> int:
-    found = [line for line in request.split("\r\n") if line.startswith("Range: bytes=")]
-    return int(found[0].removeprefix("Range: bytes=").rstrip("-")) if found else 0
 
 
 def whole(peer: socket.socket, request: str) -> None:

@@ -9,6 +9,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,12 +21,11 @@ from edgetrt.update.fetch import Wanted, fetch
 from edgetrt.update.origin import Limits
 from edgetrt.update.web import WebOrigin
 from tests.authority import Authority, Credentials
+from tests.update.scripted import Talk, begin_of, scripted
 
 DATA = bytes(range(256)) * 4000
 WANTED = Wanted("model.tar", hashlib.sha256(DATA).hexdigest(), len(DATA))
 QUICK = Limits(answer_s=5.0, gap_s=5.0)
-
-Talk = Callable[[ssl.SSLSocket, str], None]
 
 
 @pytest.fixture(scope="module")
@@ -37,56 +37,24 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 def listening(
     credentials: Credentials, *talks: Talk, newest: ssl.TLSVersion | None = None
 ) -> Iterator[int]:
-    """A TLS server: the n-th connection is the n-th talk's, further ones the last's; yields its port."""
+    """A TLS server that speaks as told; yields its port."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(credentials.cert, credentials.key)
     if newest is not None:
         context.minimum_version = context.maximum_version = newest
-    ended = threading.Event()
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(0.05)
-
-        def serve() -> None:
-            taken = 0
-            while not ended.is_set():
-                with contextlib.suppress(OSError):
-                    plain, _ = server.accept()
-                    with plain:
-                        plain.settimeout(5)
-                        with context.wrap_socket(plain, server_side=True) as peer:
-                            talks[min(taken, len(talks) - 1)](peer, _request(peer))
-                            taken += 1
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        try:
-            yield int(server.getsockname()[1])
-        finally:
-            ended.set()
-            thread.join()
+    with scripted(*talks, wrap=partial(context.wrap_socket, server_side=True)) as port:
+        yield port
 
 
-def _request(peer: ssl.SSLSocket) -> str:
-    data = b""
-    while b"\r\n\r\n" not in data and (more := peer.recv(65536)):
-        data += more
-    return data.decode("latin-1")
-
-
-def _from(request: str) -> int:
-    found = [line for line in request.split("\r\n") if line.startswith("Range: bytes=")]
-    return int(found[0].removeprefix("Range: bytes=").rstrip("-")) if found else 0
-
-
-def whole(peer: ssl.SSLSocket, request: str) -> None:
-    begin = _from(request)
+def whole(peer: socket.socket, request: str) -> None:
+    begin = begin_of(request)
     head = f"HTTP/1.1 {'206 Partial' if begin else '200 OK'}\r\nContent-Length: {len(DATA) - begin}\r\n"
     if begin:
         head += f"Content-Range: bytes {begin}-{len(DATA) - 1}/{len(DATA)}\r\n"
     peer.sendall(head.encode() + b"\r\n" + DATA[begin:])
 
 
-def torn(peer: ssl.SSLSocket, request: str) -> None:
+def torn(peer: socket.socket, request: str) -> None:
     """Half of it, then the line is cut without TLS's own goodbye."""
     peer.sendall(f"HTTP/1.1 200 OK\r\nContent-Length: {len(DATA)}\r\n\r\n".encode())
     peer.sendall(DATA[: len(DATA) // 2])
@@ -102,8 +70,8 @@ def test_a_file_comes_over_tls_and_goes_on_where_the_line_was_cut(
 ) -> None:
     begun = list[int]()
 
-    def rest(peer: ssl.SSLSocket, request: str) -> None:
-        begun.append(_from(request))
+    def rest(peer: socket.socket, request: str) -> None:
+        begun.append(begin_of(request))
         whole(peer, request)
 
     mine = authority.issue("localhost", hosts=("localhost",), server=True)
@@ -141,7 +109,7 @@ def test_a_certificate_that_does_not_hold_gets_no_request(
 ) -> None:
     asked = list[str]()
 
-    def note(peer: ssl.SSLSocket, request: str) -> None:
+    def note(peer: socket.socket, request: str) -> None:
         asked.append(request)
 
     theirs = authority.issue("theirs", **{"server": True, **how})  # type: ignore[arg-type]
@@ -168,7 +136,7 @@ def test_a_certificate_of_another_authority_gets_no_request(
 
 
 def test_a_redirect_from_https_to_http_is_refused(authority: Authority, tmp_path: Path) -> None:
-    def down(peer: ssl.SSLSocket, _: str) -> None:
+    def down(peer: socket.socket, _: str) -> None:
         peer.sendall(
             b"HTTP/1.1 302 Found\r\nLocation: http://localhost:1/model.tar\r\nContent-Length: 0\r\n\r\n"
         )
