@@ -106,7 +106,6 @@ def run_agent(device: DeviceConfig, base: Path, sockets: Path, complaint: str = 
 
     `complaint`: what is wrong with the config file, when `device` is the last good one.
     """
-    from edgetrt import wire
     from edgetrt.agent import process
     from edgetrt.agent.identity import identify
     from edgetrt.app.updates import open_updating
