@@ -14,6 +14,7 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -39,6 +40,9 @@ CANDIDATES = 1000
 PAIRS = 256
 """Up to so many boxes all pairs are compared at once; beyond, a row at a time costs less."""
 
+NOTHING = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32))
+"""No object."""
+
 TUNABLE_FROM = 0.05
 """A device leaves every candidate from this score on, so that the limit can change while it runs."""
 
@@ -56,6 +60,11 @@ class Limits:
     iou: float
     most: int
     classes: NDArray[np.bool_] | None = None
+
+    @cached_property
+    def score_bits(self) -> int:
+        """The score's float32, read as an unsigned integer; see `nobody`."""
+        return int(np.float32(max(self.score, 0.0)).view(np.uint32))
 
 
 def limits_of(config: TaskConfig, labels: tuple[str, ...]) -> Limits:
@@ -114,8 +123,10 @@ class Detector:
         Raises:
             InferenceError: the output holds NaN or infinity.
         """
+        output = tensors[self._name]
+        if self._empty(output):  # most frames of most cameras: worth leaving early for
+            return NOTHING
         with np.errstate(invalid="ignore", over="ignore"):  # infinities are looked for below
-            output = tensors[self._name]
             if output.dtype.names is not None:
                 found = decode_candidates(output, self._limits)
             else:
@@ -124,14 +135,32 @@ class Detector:
             placed.to_frame(found.boxes, size)
         return found
 
+    def _empty(self, output: NDArray[np.generic]) -> bool:
+        """Say in one pass that nobody is there and all is well; False leaves it to a closer look."""
+        if output.dtype.names is not None:
+            return not len(output)
+        if output.dtype != np.float32:
+            return False
+        scores = output[0, 4:] if self._decode is decode_columns else output[0, :, 4]
+        return nobody(scores, self._limits)
+
+
+def nobody(scores: NDArray[Any], limits: Limits) -> bool:
+    """Say whether every float32 score is a number from 0 to below the limit.
+
+    Read as unsigned integers, floats from 0 on keep their order, and whatever is negative, infinite or
+    no number comes above all of them. So one maximum says it, which lets go of the interpreter once.
+    """
+    if not scores.size:
+        return True
+    return bool(np.maximum.reduce(scores.view(np.uint32), axis=None) < limits.score_bits)
+
 
 def decode_columns(output: Floats, limits: Limits) -> Detections:
     """`[4+classes, N]` to suppressed boxes in tensor pixels."""
     scores = output[4] if len(output) == 5 else output[4:].max(axis=0)
     finite("scores", scores)
     picked = np.flatnonzero(scores >= limits.score)
-    if not len(picked):  # most frames of most cameras: worth leaving early for
-        return nothing()
     classes = np.zeros(len(picked), np.int32)
     if len(output) > 5:
         classes = output[4:, picked].argmax(axis=0).astype(np.int32)
@@ -140,17 +169,10 @@ def decode_columns(output: Floats, limits: Limits) -> Detections:
 
 def decode_candidates(found: NDArray[np.generic], limits: Limits) -> Detections:
     """What a device has left of `[4+classes, N]`, in the head's order: the same boxes as from the whole."""
-    if not len(found):
-        return nothing()
     rows: Any = found
     finite("scores", rows["score"])
     rows = rows[rows["score"] >= limits.score]
     return _suppressed(rows["box"], rows["score"], rows["label"], limits)
-
-
-def nothing() -> Detections:
-    """No object."""
-    return Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32))
 
 
 def _suppressed(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from edgetrt.config import TaskConfig
 from edgetrt.errors import ConfigError, InferenceError, ModelError
 from edgetrt.geometry import fit
-from edgetrt.runtime.tasks.detect import Detector, suppress
+from edgetrt.runtime.tasks.detect import Detector, Limits, nobody, suppress
 from edgetrt.types import Detections, TensorSpec
 
 WHOLE = fit((100, 100), (100, 100), "stretch")
@@ -87,6 +87,41 @@ def test_numbers_that_are_none_are_refused(bad: float, row: int) -> None:
     output[row, 0] = bad
     with pytest.raises(InferenceError, match="NaN"):
         run(output, ("person",))
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+@pytest.mark.parametrize("bad", [-np.inf, -np.nan])
+def test_so_are_those_below_every_limit(bad: float, classes: int) -> None:
+    output = columns((50, 50, 20, 20, *[0.1] * classes))
+    output[4:, 0] = bad
+    with pytest.raises(InferenceError, match="NaN"):
+        run(output, ("person",) * classes)
+
+
+FLOATS = st.floats(width=32) | st.sampled_from([0.0, -0.0, 0.25, np.inf, -np.inf, np.nan, -np.nan])
+
+
+@given(scores=st.lists(FLOATS, max_size=40), limit=st.floats(0, 1))
+def test_nobody_is_there_when_each_score_is_a_number_below_the_limit(
+    scores: list[float], limit: float
+) -> None:
+    values = np.array(scores, np.float32)
+    inside = ~np.signbit(values) & np.isfinite(values) & (values < np.float32(limit))
+    assert nobody(values, Limits(limit, 0.5, 10)) == inside.all()
+
+
+def test_negative_scores_are_looked_at_closely() -> None:
+    output = columns((50, 50, 20, 20, -0.5), (50, 50, 20, 20, 0.9))
+    assert run(output, ("person",)).scores.tolist() == pytest.approx([0.9])
+    assert len(run(output[:, :1].repeat(9, axis=1), ("person",))) == 0
+
+
+@pytest.mark.parametrize("shape", [(0, 6), (5, 0)])
+def test_no_candidates_are_no_objects(shape: tuple[int, int]) -> None:
+    declared = tuple(length or 100 for length in shape)
+    detector = Detector(spec(1, *declared), (), TaskConfig())
+    found = detector.decode({"out": np.zeros((1, *shape), np.float32)}, WHOLE, (100, 100))
+    assert len(found) == 0
 
 
 def test_nothing_found_is_an_empty_answer() -> None:
