@@ -27,6 +27,12 @@ def state_dir() -> Path:
     return Path(home) / "edgetrt"
 
 
+def service_state_dir() -> Path:
+    """What the services of this device keep, also for people who may only look; else as `state_dir`."""
+    service = Path("/var/lib/edgetrt")
+    return service if "EDGETRT_STATE" not in os.environ and service.is_dir() else state_dir()
+
+
 def run_dir() -> Path:
     """Where the local link's sockets are."""
     return Path(os.environ.get("RUNTIME_DIRECTORY", "/run/edgetrt").split(":")[0])

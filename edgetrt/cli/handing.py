@@ -35,6 +35,7 @@ def open_handover(config: Path, folder: Path | None, taken_s: float) -> Opened:
     from edgetrt.app.places import state_dir
     from edgetrt.config import DeviceConfig
     from edgetrt.errors import ConfigError
+    from edgetrt.update import durable
     from edgetrt.update.handover import Handover
 
     settings = document.load(config, DeviceConfig)
@@ -45,5 +46,5 @@ def open_handover(config: Path, folder: Path | None, taken_s: float) -> Opened:
         )
     device = identify(settings, 0).device
     where = folder or state_dir() / "update"
-    where.mkdir(parents=True, exist_ok=True, mode=0o700)
+    durable.own_folder(where)
     return Opened(Handover(where, device, taken_s), settings, device, where)

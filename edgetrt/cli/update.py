@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -109,7 +110,7 @@ def import_(
     """Take a release from a file, with the checks of one from the network; the agent goes on from there."""
     from edgetrt.update.record import alone
 
-    where = _folder(folder)
+    where = _folder(folder, change=True)
     with alone(where) as mine:
         record = _import_here(bundle, config, where) if mine else None
     if not mine:
@@ -130,7 +131,7 @@ def abort(folder: FolderOption = None, json: JsonOption = False) -> None:
     from edgetrt.update.requests import Request
     from edgetrt.update.states import ROWS
 
-    where = _folder(folder)
+    where = _folder(folder, change=True)
     record = _memory(where).record
     if record is None or record.code is not None:
         raise UpdateError("no update is on its way", "See `edgetrt update status`.", "nothing")
@@ -148,7 +149,7 @@ def rollback(folder: FolderOption = None, json: JsonOption = False) -> None:
     """Take the release that serves back to the one before."""
     from edgetrt.update.requests import Request
 
-    where = _folder(folder)
+    where = _folder(folder, change=True)
     memory = _memory(where)
     if memory.record is not None and memory.record.code is None:
         raise UpdateError(
@@ -167,7 +168,7 @@ def confirm(folder: FolderOption = None) -> None:
     from edgetrt.update import durable
     from edgetrt.update.gate import CONSENT
 
-    where = _folder(folder)
+    where = _folder(folder, change=True)
     record = _memory(where).record
     if record is None or record.code is not None or not record.policy.ask:
         raise UpdateError("no update waits for a person", "See `edgetrt update status`.", "nothing")
@@ -176,14 +177,20 @@ def confirm(folder: FolderOption = None) -> None:
 
 
 def _import_here(bundle: Path, config: Path, folder: Path) -> Record:
-    """Do what the agent would do before the build; nobody else works on updates now."""
-    from edgetrt.update.bundle import offer
+    """Do what the agent would do before the build, as whom it runs; nobody else works on updates now."""
+    from edgetrt.cli.handing import open_handover
+    from edgetrt.update import durable
 
-    local = _local(config, folder)
-    answer = local.machine().offer(offer(bundle, local.device))
-    if answer.answer == "older":
-        raise UpdateError(f"{bundle}: {answer.detail}", "Assign it again.", "older")
-    return _stage(local)
+    handover = open_handover(config, folder, _TAKEN_S).handover
+    offer = handover.keep(bundle)
+    with durable.as_owner(folder):
+        local = _local(config, folder)
+        answer = local.machine().offer(offer)
+        if answer.answer == "older":
+            raise UpdateError(f"{bundle}: {answer.detail}", "Assign it again.", "older")
+        record = _stage(local)
+    handover.forget(offer)
+    return record
 
 
 def _leave_to_agent(bundle: Path, config: Path, folder: Path) -> Record | None:
@@ -216,10 +223,19 @@ def _span(seconds: float) -> str:
     return f"{seconds:g} s"
 
 
-def _folder(folder: Path | None) -> Path:
-    from edgetrt.app.places import state_dir
+def _folder(folder: Path | None, change: bool = False) -> Path:
+    """The folder of updates, which this person may look into, or change."""
+    from edgetrt.app.places import service_state_dir
 
-    return folder or state_dir() / "update"
+    where = folder or service_state_dir() / "update"
+    there = next(path for path in (where, *where.absolute().parents) if os.access(path, os.F_OK))
+    if not os.access(there, os.R_OK | os.X_OK | (os.W_OK if change else 0)):
+        raise UpdateError(
+            f"{there}: you may not {'change' if change else 'read'} it",
+            "As root: sudo edgetrt update …; who is in the folder's group may look.",
+            "denied",
+        )
+    return where
 
 
 def _memory(folder: Path) -> Memory:
@@ -271,6 +287,7 @@ def _stage(local: Local) -> Record:
 
 def _ask(folder: Path, request: Request, json: bool) -> None:
     """Leave the wish; do it here when nobody is at work and it needs no engines."""
+    from edgetrt.update import durable
     from edgetrt.update.machine import Machine, Ports
     from edgetrt.update.record import FileStore, alone
     from edgetrt.update.requests import Requests
@@ -280,7 +297,8 @@ def _ask(folder: Path, request: Request, json: bool) -> None:
     with alone(folder) as mine:
         if mine and request.what == "abort":
             ports = Ports("", _nobody, time.time)
-            Machine(FileStore(folder), {}, requests, ports).obey()
+            with durable.as_owner(folder):
+                Machine(FileStore(folder), {}, requests, ports).obey()
     if json:
         print_json({"asked": request.what, "done": requests.pending() is None})
     elif requests.pending() is None:

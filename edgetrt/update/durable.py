@@ -36,6 +36,18 @@ def give(file: int | Path, folder: Path) -> None:
         os.chown(file, owner.st_uid, owner.st_gid)
 
 
+def own_folder(path: Path, mode: int = 0o750) -> None:
+    """Make a folder and those above it; root makes them for whom the next one above belongs.
+
+    Its group may look; what only its owner may read has a mode of its own.
+    """
+    if path.is_dir():
+        return
+    above = next(folder for folder in path.parents if folder.is_dir())
+    with as_owner(above):
+        path.mkdir(parents=True, exist_ok=True, mode=mode)
+
+
 @contextlib.contextmanager
 def as_owner(folder: Path) -> Iterator[None]:
     """Let root work in somebody's folder as that somebody: a link planted there leads root nowhere."""

@@ -44,7 +44,13 @@ class Handover:
         self._store, self._requests = FileStore(folder), Requests(folder)
 
     def give(self, path: Path) -> Offer:
-        """Ask for a bundle to be taken; a copy of it is kept until `forget`.
+        """Ask for a bundle to be taken; raises as `keep`, which it does first."""
+        offer = self.keep(path)
+        self._ask("import", peek(offer.envelope.encode()).sha256, offer)
+        return offer
+
+    def keep(self, path: Path) -> Offer:
+        """Keep a copy of a bundle until `forget`, where whoever walks updates can read it.
 
         Raises:
             TrustError: it is not for this device.
@@ -56,9 +62,7 @@ class Handover:
             raise TrustError(
                 f"{path}: assigns settings only", "A bundle is for a release.", "malformed"
             )
-        offer = Offer(envelope=offer.envelope, bundle=str(self._keep(path)))
-        self._ask("import", desired.sha256, offer)
-        return offer
+        return Offer(envelope=offer.envelope, bundle=str(self._keep(path)))
 
     def fate(self, offer: Offer) -> Record | None:
         """What became of an offer so far; None = it has not been looked at yet.
@@ -164,10 +168,10 @@ class Handover:
         return link.is_symlink() and link.readlink().name == digest
 
     def kept(self, path: Path) -> Offer:
-        """The offer that `give` made of a bundle.
+        """The offer that `keep` made of a bundle.
 
         Raises:
-            UpdateError: see `give`.
+            UpdateError: see `keep`.
         """
         offer = bundle.offer(path, self._device)
         return Offer(envelope=offer.envelope, bundle=str(self._place(path)))

@@ -21,7 +21,8 @@ class Layout:
         self.root = root
         self.downloads, self.trust = root / "downloads", root / "trust"
         self._releases, self._current = root / "releases", root / "current"
-        self._releases.mkdir(parents=True, exist_ok=True, mode=0o700)
+        durable.own_folder(root)
+        self._releases.mkdir(exist_ok=True, mode=0o700)
 
     def release(self, digest: str) -> Path:
         """Where a release is, or will be."""

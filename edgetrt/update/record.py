@@ -19,6 +19,8 @@ from edgetrt.update.states import Code, State
 
 MOST_HISTORY = 10
 _ROOM = 256 * 1024
+_MODE = 0o640
+"""People of the service's group may look how an update goes."""
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
@@ -186,7 +188,7 @@ class FileStore:
         """
         data = msgspec.json.format(msgspec.json.encode(memory), indent=2)
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            durable.own_folder(self._path.parent)
             self._replace(data)
         except OSError as error:
             raise UpdateError(
@@ -197,12 +199,12 @@ class FileStore:
 
     def _replace(self, data: bytes) -> None:
         try:
-            durable.replace(self._path, data)
+            durable.replace(self._path, data, _MODE)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not self._room.exists():
                 raise
             self._room.unlink()
-            durable.replace(self._path, data)
+            durable.replace(self._path, data, _MODE)
         else:
             self._set_aside()
 
@@ -216,8 +218,9 @@ class FileStore:
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[bool]:
     """Hold the right to work on updates here; False = another process has it."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    durable.own_folder(folder)
+    with durable.as_owner(folder):
+        fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
