@@ -1,4 +1,4 @@
-"""A root folder booted by its own systemd, in a container without a network."""
+"""A root folder booted by its own systemd, in a container that sees no other network than a test's."""
 
 from __future__ import annotations
 
@@ -10,14 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 
 class Booted:
-    """A system in a container; commands enter its namespaces."""
+    """A system in a container; commands enter its namespaces.
 
-    def __init__(self, root: Path) -> None:
-        options = ("--boot", "--register=no", "--keep-unit", "--private-network")
+    Args:
+        root: its root folder.
+        network: what nspawn is told of its network; none by itself.
+    """
+
+    def __init__(self, root: Path, network: Sequence[str] = ("--private-network",)) -> None:
+        options = ("--boot", "--register=no", "--keep-unit", *network)
         self._console = (root.parent / "console").open("wb")
         self._nspawn = subprocess.Popen(
             ["systemd-nspawn", f"--directory={root}", *options],
