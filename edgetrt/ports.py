@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Hashable, Mapping
     from pathlib import Path
 
     import numpy as np
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         Result,
         Shape,
         TensorSpec,
+        YuvColor,
     )
 
 
@@ -258,6 +259,30 @@ class Launch(Protocol):
 
     def enqueue(self, stream: Stream) -> None:
         """Queue it."""
+
+
+class Surface(Protocol):
+    """A picture in memory that a camera shares with the GPU, lent until nobody refers to it.
+
+    Attributes:
+        shape: of the array that it is copied to.
+        pitches: bytes from one row to the next, of each plane.
+        color: how YUV is meant.
+        memory: tells this memory from other memory, whatever it holds: cameras use a few in turn.
+        stream: what opened the camera; opened anew, it has other memory.
+    """
+
+    shape: Shape
+    pitches: tuple[int, ...]
+    color: YuvColor
+    memory: Hashable
+    stream: object
+
+    def __array__(self) -> NDArray[np.uint8]:
+        """Copy it into the host's memory, once; raises SourceLostError."""
+
+    def egl_image(self) -> tuple[int, Callable[[], None]]:
+        """Make an EGL image (`EGLImageKHR`) of its memory, and what frees it; raises SourceLostError."""
 
 
 class Source(Protocol):

@@ -5,7 +5,7 @@ numpy is named in annotations only: the control plane imports this module and ne
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from edgetrt.ports import Surface
+
 PixelFormat = Literal["rgb", "bgr", "gray", "rgbx", "bgrx", "nv12", "yuyv"]
+YuvColor = Literal["bt601", "bt601-full", "bt709", "bt709-full", "bt2020"]
 TaskName = Literal["detect", "raw"]
 
 Shape = tuple[int, ...]
@@ -100,18 +103,19 @@ class Frame:
     """One capture of a source.
 
     Attributes:
-        data: uint8, never written to again; h×w×3 for `rgb` and `bgr`, h×w for `gray`, h×w×4 for
+        pixels: uint8, never written to again; h×w×3 for `rgb` and `bgr`, h×w for `gray`, h×w×4 for
             `rgbx` and `bgrx`, h×w×2 for `yuyv`, (h*3/2)×w for `nv12`. The last four are what cameras
-            and decoders deliver: the GPU takes them as they are, the CPU converts them first.
-        format: how to read `data`.
+            and decoders deliver: the GPU takes them as they are, the CPU converts them first. A
+            surface has the shape of these, and lies where camera and GPU share it.
+        format: how to read `pixels`.
         seq: 0, 1, 2, … in the order of capture; a gap is a frame that was captured and dropped.
         captured_ns: monotonic clock at capture.
-        truth: what a synthetic scene really contains, in pixels of `data`.
+        truth: what a synthetic scene really contains, in pixels of the frame.
         rate_hz: how fast the source's numbers go by, for whoever plays or records them; None when it
             does not say.
     """
 
-    data: NDArray[np.uint8]
+    pixels: NDArray[np.uint8] | Surface
     format: PixelFormat
     seq: int
     captured_ns: int
@@ -119,10 +123,23 @@ class Frame:
     rate_hz: float | None = None
 
     @property
+    def data(self) -> NDArray[np.uint8]:
+        """The pixels in the host's memory; those of a surface are copied there the first time.
+
+        Raises:
+            SourceLostError: the host cannot read the surface.
+        """
+        return self.pixels.__array__()
+
+    @property
     def size(self) -> tuple[int, int]:
         """Width and height in pixels."""
-        rows = self.data.shape[0]
-        return self.data.shape[1], rows * 2 // 3 if self.format == "nv12" else rows
+        rows, width = self.pixels.shape[:2]
+        return width, rows * 2 // 3 if self.format == "nv12" else rows
+
+    def kept(self) -> Frame:
+        """Give the frame for whoever keeps it for long: a camera has few surfaces and wants them back."""
+        return replace(self, pixels=self.data)
 
 
 @dataclass(frozen=True, slots=True)

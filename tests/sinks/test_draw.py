@@ -82,8 +82,8 @@ def test_every_pixel_format_is_shown_in_its_colours() -> None:
     red[:, :, 0] = 200
     frame = Frame(red, "rgb", 0, 0)
     assert rgb(frame) is red
-    np.testing.assert_array_equal(rgb(replace(frame, data=red[:, :, ::-1], format="bgr")), red)
-    grey = rgb(replace(frame, data=red[:, :, 0], format="gray"))
+    np.testing.assert_array_equal(rgb(replace(frame, pixels=red[:, :, ::-1], format="bgr")), red)
+    grey = rgb(replace(frame, pixels=red[:, :, 0], format="gray"))
     np.testing.assert_array_equal(grey, np.full((4, 4, 3), 200))
 
 
