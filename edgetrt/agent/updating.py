@@ -35,6 +35,8 @@ _LOOK_S = 0.5
 """How often the files that people's wishes and the guard's mark are in are looked for."""
 _AGAIN_S = 10.0
 """When something that should not fail did: how long until it is tried again."""
+_LINGER_S = 30.0
+"""For how long what verifies is kept: forged assignments, however many, must not begin it anew each."""
 _END_S = 3.0
 """How long a step may take to see that the agent stops; then it is left, to be begun again."""
 
@@ -157,12 +159,16 @@ class Updating:
             self._stop.wait(_LOOK_S)
 
     def _walk(self) -> None:
-        while not self._stop.is_set():
-            if self._is_due():
-                self._due_s = self._next()
-            left_s = _LOOK_S if self._due_s is None else self._due_s - time.monotonic()
-            self._wake.wait(min(_LOOK_S, max(0.0, left_s)))
-            self._wake.clear()
+        try:
+            while not self._stop.is_set():
+                if self._is_due():
+                    self._due_s = self._next()
+                left_s = _LOOK_S if self._due_s is None else self._due_s - time.monotonic()
+                self._wake.wait(min(_LOOK_S, max(0.0, left_s)))
+                self._wake.clear()
+                self._local.verifying.rest(_LINGER_S)
+        finally:
+            self._local.verifying.rest(0.0)
 
     def _is_due(self) -> bool:
         now_s = time.monotonic()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,14 +47,13 @@ def open_updating(
     """
     if device.update is None:
         return None
-    try:
-        from edgetrt.agent.updating import Updating
-    except ImportError as error:
-        raise ConfigError(
-            f"{path}: update: needs {error.name}", "pip install 'edgetrt[update]'"
-        ) from error
+    for needed in ("tuf", "securesystemslib", "cryptography"):
+        if find_spec(needed) is None:
+            raise ConfigError(f"{path}: update: needs {needed}", "pip install 'edgetrt[update]'")
     from edgetrt.agent.engines import UnitEngines
     from edgetrt.agent.proving import BoardHeadroom, WatchProver
+    from edgetrt.agent.trust_process import TrustProcess
+    from edgetrt.agent.updating import Updating
     from edgetrt.agent.watch import Watch
     from edgetrt.update.gate import Gate
     from edgetrt.update.local import assemble
@@ -67,7 +67,7 @@ def open_updating(
     def rates_hz() -> dict[str, float | None]:
         return {of: demand.rate_hz for of, demand in updating.demands.items()}
 
-    local = assemble(name, host(), device.update, path, root, progress)
+    local = assemble(name, host(), device.update, path, root, progress, trusting=TrustProcess)
 
     def look(shadow: int) -> Answer:
         return look_again(sockets / RUNTIME_SOCKET, shadow=shadow)

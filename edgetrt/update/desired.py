@@ -1,18 +1,25 @@
-"""What the controller wants of one device, signed: a DSSE envelope around a small JSON object."""
+"""What the controller wants of one device, signed: a DSSE envelope around a small JSON object.
+
+Only who signs or verifies loads the libraries for it: the agent reads what it wants and leaves the rest
+to a process that ends (`agent.trust_process`).
+"""
 
 from __future__ import annotations
 
+from base64 import b64decode
+from binascii import Error as Base64Error
 from collections.abc import Sequence
 from datetime import datetime, timezone
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
-from securesystemslib.dsse import Envelope
-from securesystemslib.exceptions import Error as SslibError
-from securesystemslib.signer import Key, Signer
 
 from edgetrt.config import Name, PipelineSettings
 from edgetrt.errors import ConfigError, TrustError
+
+if TYPE_CHECKING:
+    from securesystemslib.dsse import Envelope
+    from securesystemslib.signer import Signer
 
 PAYLOAD_TYPE = "application/vnd.edgetrt.desired+json"
 MOST_BYTES = 64 * 1024
@@ -77,7 +84,7 @@ class _Signature(msgspec.Struct):
 
 
 class _Wire(msgspec.Struct, rename={"payload_type": "payloadType"}):
-    """The envelope's own shape, which the library that opens it takes for granted."""
+    """The envelope as it comes, which the library that verifies it takes for granted."""
 
     payload: str
     payload_type: str
@@ -86,6 +93,8 @@ class _Wire(msgspec.Struct, rename={"payload_type": "payloadType"}):
 
 def sign(desired: Desired, signers: Sequence[Signer]) -> bytes:
     """Make the envelope."""
+    from securesystemslib.dsse import Envelope
+
     told = {
         key: value for key, value in msgspec.to_builtins(desired).items() if value not in ("", {})
     }
@@ -101,7 +110,11 @@ def peek(envelope: bytes) -> Desired:
     Raises:
         TrustError: no such thing.
     """
-    return _payload(_open(envelope))
+    wire = _wire(envelope)
+    try:
+        return _payload(_decoded(wire.payload))
+    except (Base64Error, ValueError) as error:
+        raise _refused(f"no signed envelope: {error}", "malformed") from error
 
 
 def verify(envelope: bytes, keys: AssignmentKeys, device: str, now: datetime) -> Desired:
@@ -116,13 +129,16 @@ def verify(envelope: bytes, keys: AssignmentKeys, device: str, now: datetime) ->
     Raises:
         TrustError: another signer or too few, another device, or too late. `code` tells which.
     """
+    from securesystemslib.exceptions import Error as SslibError
+    from securesystemslib.signer import Key
+
     sealed = _open(envelope)
     try:
         known = [Key.from_dict(keyid, dict(key)) for keyid, key in keys.keys.items()]
         sealed.verify(known, keys.threshold)
     except (SslibError, ValueError, KeyError, TypeError) as error:
         raise _refused(f"not signed by the assignment key: {error}", "signature") from error
-    desired = _payload(sealed)
+    desired = _payload(sealed.payload)
     if desired.device != device:
         raise _refused(f"for device {desired.device!r}, this is {device!r}", "foreign")
     if now > _utc(desired.not_after):
@@ -155,21 +171,39 @@ def moment(text: str) -> datetime:
         raise ConfigError(f"{text!r}: not a time: {error}", hint) from error
 
 
-def _open(envelope: bytes) -> Envelope:
+def _wire(envelope: bytes) -> _Wire:
     if len(envelope) > MOST_BYTES:
         raise _refused(f"{len(envelope)} bytes, at most {MOST_BYTES} are read", "malformed")
     try:
-        sealed = Envelope.from_dict(msgspec.to_builtins(msgspec.json.decode(envelope, type=_Wire)))
-    except (msgspec.MsgspecError, SslibError, ValueError, LookupError, TypeError) as error:
+        wire = msgspec.json.decode(envelope, type=_Wire)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise _refused(f"no signed envelope: {error}", "malformed") from error
-    if sealed.payload_type != PAYLOAD_TYPE:
-        raise _refused(f"of type {sealed.payload_type!r}, expected {PAYLOAD_TYPE}", "malformed")
-    return sealed
+    if wire.payload_type != PAYLOAD_TYPE:
+        raise _refused(f"of type {wire.payload_type!r}, expected {PAYLOAD_TYPE}", "malformed")
+    return wire
 
 
-def _payload(sealed: Envelope) -> Desired:
+def _open(envelope: bytes) -> Envelope:
+    from securesystemslib.dsse import Envelope
+    from securesystemslib.exceptions import Error as SslibError
+
     try:
-        desired = msgspec.json.decode(sealed.payload, type=Desired)
+        return Envelope.from_dict(msgspec.to_builtins(_wire(envelope)))
+    except (SslibError, ValueError, LookupError, TypeError) as error:
+        raise _refused(f"no signed envelope: {error}", "malformed") from error
+
+
+def _decoded(payload: str) -> bytes:
+    """Base64 in either alphabet, as DSSE allows."""
+    try:
+        return b64decode(payload, validate=True)
+    except Base64Error:
+        return b64decode(payload, altchars="-_", validate=True)
+
+
+def _payload(data: bytes) -> Desired:
+    try:
+        desired = msgspec.json.decode(data, type=Desired)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise _refused(f"{error}", "malformed") from error
     if desired.v != 1:

@@ -10,16 +10,15 @@ from pathlib import Path
 from edgetrt.config import UpdateConfig
 from edgetrt.document import beside
 from edgetrt.errors import ConfigError
-from edgetrt.update.clock import SystemWallClock
 from edgetrt.update.fetch import Progress
 from edgetrt.update.layout import Layout
 from edgetrt.update.machine import Machine, Ports
+from edgetrt.update.ports import Trusting
 from edgetrt.update.record import FileStore, Record
 from edgetrt.update.release import Host
 from edgetrt.update.requests import Requests
 from edgetrt.update.states import State
 from edgetrt.update.steps import Sources, Step, Verifying
-from edgetrt.update.trust import Trust
 from edgetrt.update.web import WebOrigin
 
 
@@ -59,6 +58,7 @@ def assemble(
     path: Path,
     folder: Path,
     progress: Progress = lambda *_: None,
+    trusting: Callable[[Path, bytes, bool], Trusting] | None = None,
 ) -> Local:
     """Put them together.
 
@@ -69,16 +69,24 @@ def assemble(
         path: the file they come from; paths in them are relative to it.
         folder: of updates.
         progress: is told of downloads.
+        trusting: makes what knows whose word counts, from its folder, the first root metadata, and
+            whether a person vouches for the clock; None = in this process.
 
     Raises:
         ConfigError: the first root metadata is missing, or an address is none.
     """
     layout = Layout(folder)
-    trust = Trust(
-        layout.trust, _root(beside(path, config.root)), SystemWallClock(config.trust_clock)
-    )
+    root = _root(beside(path, config.root))
+    trust = (trusting or _here)(layout.trust, root, config.trust_clock)
     verifying = Verifying(device, host, layout, trust, _sources(config, path), progress)
     return Local(device, layout, FileStore(folder), Requests(folder), verifying)
+
+
+def _here(folder: Path, root: bytes, trust_clock: bool) -> Trusting:
+    from edgetrt.update.clock import SystemWallClock
+    from edgetrt.update.trust import Trust
+
+    return Trust(folder, root, SystemWallClock(trust_clock))
 
 
 def _root(path: Path) -> bytes:

@@ -12,16 +12,15 @@ from msgspec.structs import replace
 
 from edgetrt.errors import EdgetrtError, IncompatibleError, ProveError, TrustError
 from edgetrt.update import archive, built
-from edgetrt.update.desired import Desired, verify
+from edgetrt.update.desired import Desired
 from edgetrt.update.fetch import Progress, Wanted, fetch
 from edgetrt.update.gate import Gate
 from edgetrt.update.layout import Layout
 from edgetrt.update.origin import BundleOrigin, Origin
-from edgetrt.update.ports import Engines, Prover, Trial
+from edgetrt.update.ports import Engines, Prover, Trial, Trusting
 from edgetrt.update.record import Memory, Offer, Record, Verdict
 from edgetrt.update.release import Host, require
 from edgetrt.update.states import State
-from edgetrt.update.trust import Trust
 
 _SPARE = 16 << 20
 _POLL_S = 1.0
@@ -77,7 +76,7 @@ class Verifying:
         device: str,
         host: Host,
         layout: Layout,
-        trust: Trust,
+        trust: Trusting,
         sources: Sources | None,
         progress: Progress = lambda *_: None,
         now_s: Callable[[], float] = time.time,
@@ -93,7 +92,7 @@ class Verifying:
         """Fetch and verify the repository's metadata, and with it whose assignments count.
 
         Raises:
-            UpdateError: as `Trust.refresh`.
+            UpdateError: as `Trusting.refresh`.
         """
         if self._sources is not None:  # else bundles bring it
             self._trust.refresh(self._sources.metadata, self._sources.targets[0])
@@ -105,19 +104,19 @@ class Verifying:
             TrustError: it does not hold, or the signer is not known yet.
             UnreachableError: the clock cannot be trusted.
         """
-        keys = self._trust.keys()
-        if keys is None:
-            raise TrustError("desired: no assignment key is known yet", "", "signature")
-        return verify(offer.envelope.encode(), keys, self.device, self._trust.now())
+        return self._trust.signed(offer.envelope.encode(), self.device)
+
+    def rest(self, idle_s: float) -> None:
+        """As `Trusting.rest`."""
+        self._trust.rest(idle_s)
 
     def verify(self, record: Record, memory: Memory) -> Outcome:
         """Check everything that can be checked before the download."""
         sources = self._from(record.offer)
-        session = self._trust.refresh(sources.metadata, sources.targets[0])
-        envelope = record.offer.envelope.encode()
-        desired = verify(envelope, session.keys, self.device, self._trust.now())
+        self._trust.refresh(sources.metadata, sources.targets[0])
+        desired = self.known_signer(record.offer)
         _in_order(desired, memory)
-        trusted = session.target(desired.target)
+        trusted = self._trust.target(desired.target)
         _same(desired, trusted.wanted)
         told = trusted.summary()
         require(told.needs, self._host, desired.target)

@@ -10,12 +10,9 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
-import msgspec
 from tuf.api import exceptions as tuf_errors
 from tuf.api.metadata import Metadata, TargetFile, Timestamp
 from tuf.ngclient import Updater, UpdaterConfig
@@ -25,10 +22,16 @@ from edgetrt import __version__
 from edgetrt.errors import EdgetrtError, TrustError, UnreachableError, UpdateError
 from edgetrt.update import durable
 from edgetrt.update.clock import Bound, WallClock
-from edgetrt.update.desired import KEYS_TARGET, AssignmentKeys, assignment_keys
+from edgetrt.update.desired import (
+    KEYS_TARGET,
+    AssignmentKeys,
+    Desired,
+    assignment_keys,
+    verify,
+)
 from edgetrt.update.fetch import Wanted
 from edgetrt.update.origin import Origin
-from edgetrt.update.release import CUSTOM, Summary
+from edgetrt.update.ports import Trusted
 
 SIGNED_AT = "x-edgetrt-signed-at"
 """Field of our repositories' timestamp: a time that has certainly passed."""
@@ -56,34 +59,6 @@ class OriginFetcher(FetcherInterface):
             raise tuf_errors.DownloadError(f"{url}: {error}") from error
 
 
-@dataclass(frozen=True)
-class Trusted:
-    """What TUF says of a target.
-
-    Attributes:
-        wanted: path (as the repository stores it), digest and length.
-        custom: what its metadata says besides.
-    """
-
-    wanted: Wanted
-    custom: dict[str, Any]
-
-    def summary(self) -> Summary:
-        """What the metadata says of a release.
-
-        Raises:
-            TrustError: it is a target, but no release.
-        """
-        try:
-            return msgspec.convert(self.custom.get(CUSTOM), Summary)
-        except msgspec.ValidationError as error:
-            raise TrustError(
-                f"{self.wanted.path}: signed, but not as a release: {error}",
-                "Assign a target that `edgetrt release add` made.",
-                "not-a-release",
-            ) from error
-
-
 class Trust:
     """The metadata of one repository.
 
@@ -96,18 +71,11 @@ class Trust:
     def __init__(self, folder: Path, root: bytes, clock: WallClock) -> None:
         self._folder, self._root, self._clock = folder, root, clock
         self._bound = Bound(folder / "clock")
+        self._session: Session | None = None
 
     def refresh(self, metadata: Origin, targets: Origin) -> Session:
-        """Fetch and verify what changed.
-
-        Args:
-            metadata: where the metadata is.
-            targets: where the assignment keys are.
-
-        Raises:
-            UnreachableError: no answer, or the clock cannot be trusted yet.
-            TrustError: a signature, a version, a hash or an expiry does not hold; `code` tells which.
-        """
+        """As `Trusting.refresh`."""
+        self._session = None
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         now = self._bound.check(self._clock)
         with self._changing() as folder, mapped(metadata.name):
@@ -115,7 +83,26 @@ class Trust:
             updater.refresh()
             keys = _keys(updater, folder, OriginFetcher(targets))
         self._bound.raise_to(now, *self._signed_at(now))
-        return Session(updater, keys)
+        self._session = Session(updater, keys)
+        return self._session
+
+    def signed(self, envelope: bytes, device: str) -> Desired:
+        """As `Trusting.signed`."""
+        keys = self.keys()
+        if keys is None:
+            raise TrustError("desired: no assignment key is known yet", "", "signature")
+        return verify(envelope, keys, device, self.now())
+
+    def target(self, path: str) -> Trusted:
+        """As `Trusting.target`."""
+        if self._session is None:
+            raise UnreachableError(
+                f"{path}: the metadata was not looked at", "It is tried again.", "unreachable"
+            )
+        return self._session.target(path)
+
+    def rest(self, idle_s: float) -> None:
+        """As `Trusting.rest`; in a process that lives for this alone, nothing has to go."""
 
     def keys(self) -> AssignmentKeys | None:
         """Whose assignments counted at the last refresh; None when there was none yet."""

@@ -16,6 +16,7 @@ pytest.importorskip("tuf", reason="the extra `update` is not installed")
 from edgetrt import wire
 from edgetrt.agent.agent import Agent
 from edgetrt.agent.identity import Identity
+from edgetrt.agent.trust_process import TrustProcess
 from edgetrt.agent.updating import Updating
 from edgetrt.agent.verdict import Demand
 from edgetrt.agent.watch import Watch
@@ -27,10 +28,10 @@ from edgetrt.update.gate import Gate
 from edgetrt.update.handover import Handover
 from edgetrt.update.local import Local
 from edgetrt.update.record import Check, FileStore, Record, alone
-from edgetrt.update.release import Release
+from edgetrt.update.release import Host, Release
 from edgetrt.update.requests import MARK, Request, Requests
 from edgetrt.update.states import Code, State
-from edgetrt.update.steps import Switching
+from edgetrt.update.steps import Switching, Verifying
 from tests.cli.command import Done, edgetrt
 from tests.fakes import FakeTransport
 from tests.update.device import DEVICE, Clock, FileEngines, Judge, Room, Site, from_web, serving
@@ -84,13 +85,18 @@ class World:
         found = self.site.repository.load("targets").signed.targets[self.targets[n]]
         return str(found.hashes["sha256"])
 
-    def updating(self, **how: object) -> tuple[Updating, SlowEngines]:
+    def updating(
+        self, trust: TrustProcess | None = None, **how: object
+    ) -> tuple[Updating, SlowEngines]:
         bare = Bare(
             self.folder,
             self.site.repository.first_root(),
             from_web(self.address),
             clock=Wall(),
         )
+        if trust is not None:
+            sources = from_web(self.address)
+            bare.verifying = Verifying(DEVICE, Host(), bare.layout, trust, sources)
         root, stop = bare.layout.root, threading.Event()
         engines = SlowEngines(self.folder / "engines", self.fails)
         local = Local(DEVICE, bare.layout, FileStore(root), Requests(root), bare.verifying)
@@ -201,6 +207,20 @@ def test_desired_leads_to_a_proven_release_that_is_reported(world: World) -> Non
         *(state.value for state in State if state is not State.ROLLBACK),
         "SUCCEEDED",
     ]
+
+
+def test_the_process_that_verified_ends_with_the_agent(world: World) -> None:
+    trust = TrustProcess(world.root / "trust", world.site.repository.first_root(), True)
+    seen = []
+
+    async def scenario(rig: Rig) -> None:
+        rig.desire(0, 1)
+        await rig.ended(Code.SUCCEEDED)
+        seen.append(trust._process)
+
+    drive(world, scenario, world.updating(trust)[0])
+    assert seen != [None], "it waits for another question"
+    assert trust._process is None
 
 
 def test_a_worse_one_is_taken_back_with_its_verdict(world: World) -> None:
