@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from edgetrt.errors import SinkError
+from edgetrt.errors import SinkError, SourceError
 from edgetrt.sinks.draw import annotate
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class ImageSink:
         try:
             Image.fromarray(annotate(result)).save(fresh, quality=90)
             fresh.replace(path)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SourceError) as error:
             if not self._told:
                 log.warning("%s: pictures are not written: %s", path, error)
             self._told = True

@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ import av.logging
 import numpy as np
 from PIL import Image
 
-from edgetrt.errors import SinkError
+from edgetrt.errors import SinkError, SourceError
 from edgetrt.sinks.draw import annotate
 from edgetrt.sinks.image import check_writable
 
@@ -78,12 +79,12 @@ class VideoSink:
         self._thread.start()
 
     def put(self, result: Result) -> bool:
-        """Hand it to the encoder; False when it is behind (unless told to wait) or broken."""
-        if self._broken or self._closed:
+        """Hand it to the encoder; False when it is behind (unless told to wait), or broken."""
+        if self._broken or self._closed or (self._waiting.full() and not self._block):
             return False
         try:
-            self._waiting.put(result, block=self._block)
-        except queue.Full:
+            self._waiting.put(replace(result, frame=result.frame.kept()), block=self._block)
+        except (queue.Full, SourceError):
             return False
         return True
 

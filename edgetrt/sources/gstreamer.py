@@ -8,6 +8,7 @@
 |---|---|
 | `width`, `height`, `fps` | what the camera is asked for; left out = its own choice |
 | `format` | of a `v4l2` camera: `yuyv`, `nv12`, `bgrx`, `gray`, or `mjpeg`, which is decoded to NV12 |
+| `nvmm` | of a `csi` camera: 0 lets the CPU copy each picture instead of leaving it where the GPU reads it |
 | `timeout_s` | the first picture, and any silence, may take this long before the camera counts as lost |
 
 One slot lies between the camera's thread and `read`: the newest picture wins, and a gap in `seq` tells of
@@ -26,6 +27,7 @@ from typing import Any, Literal
 
 from edgetrt.errors import SourceError, SourceLostError
 from edgetrt.ports import EndOfStream
+from edgetrt.sources import nvbufsurface
 from edgetrt.sources.gstreamer_frames import Unpacker
 from edgetrt.sources.gstreamer_library import explain, gst, launch
 from edgetrt.sources.retry import backoff_s
@@ -36,6 +38,12 @@ log = logging.getLogger(__name__)
 
 CameraFormat = Literal["yuyv", "nv12", "bgrx", "gray", "mjpeg"]
 
+BUFFERS = 10
+"""Of pictures in NVMM: one in each lane, slot and glimpse, one being written, and some to spare."""
+
+_ROWS = f"bl-output=false output-buffers={BUFFERS}"
+"""Of nvvidconv: rows one after the other, which a kernel can read."""
+
 _CAPS = {"yuyv": "YUY2", "nv12": "NV12", "bgrx": "BGRx", "gray": "GRAY8"}
 
 
@@ -44,11 +52,14 @@ class GStreamerSource:
 
     Args:
         pipeline: as `gst-launch-1.0` takes it; the last element is an `appsink`, which is added when it
-            is missing. Pictures in main memory: NV12, YUY2, BGRx, RGBx, BGRA, RGBA, RGB, BGR or GRAY8.
+            is missing. Pictures in NVMM, or in main memory: NV12, YUY2, BGRx, RGBx, BGRA, RGBA, RGB, BGR
+            or GRAY8.
         name: what people call it; the pipeline itself when not given.
         timeout_s: limit for the first picture and for silence.
         retry_s: upper limit of the first pause before it is opened again, and of any pause.
         ends: its end is the end of the stream, as a file's is; a camera that ends was lost.
+        instead: the pipeline for the source's whole life where this one does not open, or its first
+            picture cannot be read.
 
     Raises:
         SourceError: no GStreamer, an element or a camera that is not there, or no picture in time.
@@ -62,6 +73,7 @@ class GStreamerSource:
         timeout_s: float = 5.0,
         retry_s: tuple[float, float] = (0.5, 30.0),
         ends: bool = True,
+        instead: str = "",
     ) -> None:
         self._text, self._name = pipeline, name or f"gst:{redact(pipeline)}"
         self._timeout_s, self._retry_s, self._ends = timeout_s, retry_s, ends
@@ -69,19 +81,16 @@ class GStreamerSource:
         self._closed = threading.Event()
         self._fresh = threading.Condition()
         self._changing = threading.RLock()
-        self._unpack = Unpacker(self._name)
         self._slot: tuple[Any, int, int] | None = None
         self._failure: SourceError | None = None
         self._ended = False
         self._seq = self._reconnects = self._attempt = 0
         self._due_s: float | None = None
         self._pipeline: Any = None
-        self._open()
-        try:
-            self._await_first()
-        except BaseException:
-            self._stop()
-            raise
+        if instead:
+            self._start_either(instead)
+        else:
+            self._start()
 
     @property
     def live(self) -> bool:
@@ -131,6 +140,30 @@ class GStreamerSource:
             or self._closed.is_set()
         )
 
+    def _start(self) -> None:
+        """Open it for the first time."""
+        self._open()
+        try:
+            self._await_first()
+        except BaseException:
+            self._stop()
+            raise
+
+    def _start_either(self, instead: str) -> None:
+        """Start and read the first picture; where that fails, go on with the other pipeline and say why."""
+        try:
+            self._start()
+            if self._slot is not None:
+                self._frame(*self._slot).kept()
+        except SourceError as error:
+            refusal = error.message
+        else:
+            return
+        self._stop()
+        self._text, self._seq = instead, 0
+        self._start()
+        log.warning("%s: the CPU copies each picture: %s", self._name, refusal)
+
     def _open(self) -> None:
         """Build the pipeline and let it run; what is wrong with the camera comes as a failure."""
         with self._changing:
@@ -139,6 +172,7 @@ class GStreamerSource:
             with self._fresh:
                 self._slot = self._failure = None
                 self._ended = False
+            self._unpack = Unpacker(self._name)
             self._heard_s = time.monotonic()
             self._pipeline, sink = launch(self._text, self._name)
             sink.connect("new-sample", self._on_sample)
@@ -212,17 +246,21 @@ class GStreamerSource:
         return self._gst.BusSyncReply.DROP
 
     def _frame(self, sample: Any, seq: int, captured_ns: int) -> Frame:
-        data, pixel_format, rate_hz = self._unpack(sample)
-        return Frame(data, pixel_format, seq, captured_ns, rate_hz=rate_hz)
+        pixels, pixel_format, rate_hz = self._unpack(sample)
+        return Frame(pixels, pixel_format, seq, captured_ns, rate_hz=rate_hz)
 
 
 class CsiSource(GStreamerSource):
     """A CSI camera of a Jetson, through its image processor (`nvarguscamerasrc`): NV12.
 
+    Pictures stay in NVMM, where the GPU reads them. Where NVIDIA's library is not there, or the first
+    picture cannot be read, each is copied into main memory instead.
+
     Args:
         sensor: number of the camera.
         width, height, fps: what the sensor is asked for.
         timeout_s: limit for the first picture and for silence.
+        nvmm: False copies each picture into main memory in any case.
 
     Raises:
         SourceError: no Jetson's plug-ins, no such camera, or a mode that it does not have.
@@ -236,10 +274,16 @@ class CsiSource(GStreamerSource):
         height: int = 0,
         fps: float = 0,
         timeout_s: float = 10.0,
+        nvmm: bool = True,
     ) -> None:
         caps = _caps("video/x-raw(memory:NVMM),format=NV12", width, height, fps)
-        text = f"nvarguscamerasrc sensor-id={int(sensor)} ! {caps} ! nvvidconv ! video/x-raw,format=NV12"
-        super().__init__(text, name=f"csi:{sensor}", timeout_s=timeout_s, ends=False)
+        camera = f"nvarguscamerasrc sensor-id={int(sensor)} ! {caps} ! nvvidconv"
+        name = f"csi:{sensor}"
+        text, instead = f"{camera} ! video/x-raw,format=NV12", ""
+        if nvmm and _shared(name):
+            lent = f"{camera} {_ROWS} ! video/x-raw(memory:NVMM),format=NV12"
+            text, instead = lent, text
+        super().__init__(text, name=name, timeout_s=timeout_s, ends=False, instead=instead)
 
 
 class V4l2Source(GStreamerSource):
@@ -271,6 +315,16 @@ class V4l2Source(GStreamerSource):
         if format == "mjpeg":
             text += " ! jpegdec ! videoconvert ! video/x-raw,format=NV12"
         super().__init__(text, name=f"v4l2:{device}", timeout_s=timeout_s, ends=False)
+
+
+def _shared(name: str) -> bool:
+    """Say whether this machine has what NVMM is read with; if not, log why."""
+    try:
+        nvbufsurface.load()
+    except SourceLostError as error:
+        log.info("%s: the CPU copies each picture: %s", name, error.message)
+        return False
+    return True
 
 
 def _caps(kind: str, width: int, height: int, fps: float) -> str:

@@ -1,4 +1,7 @@
-"""GStreamer's samples to the arrays of frames: one copy, rows closed up where the plug-in padded them."""
+"""GStreamer's samples to what frames hold: one copy, rows closed up where the plug-in padded them.
+
+Pictures in NVMM, the memory that a Jetson's hardware shares, are not copied but lent.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetrt.errors import SourceLostError
+from edgetrt.sources import nvbufsurface
 from edgetrt.sources.gstreamer_library import gst, video
+from edgetrt.sources.surfaces import NvmmSurface
 
 if TYPE_CHECKING:
+    from edgetrt.ports import Surface
     from edgetrt.types import PixelFormat
 
 _FORMATS: dict[str, tuple[PixelFormat, int]] = {
@@ -30,7 +36,7 @@ _HINT = "Put `! videoconvert ! video/x-raw,format=NV12` (on a Jetson `! nvvidcon
 
 
 class Unpacker:
-    """Reads samples of one source.
+    """Reads samples of one source, from one opening to the next.
 
     Args:
         name: of the source.
@@ -40,22 +46,46 @@ class Unpacker:
         self._name = name
         self._gst, self._video = gst(), video()
 
-    def __call__(self, sample: Any) -> tuple[NDArray[np.uint8], PixelFormat, float | None]:
-        """Copy a sample's picture out; returns it, its format, and the rate that the caps tell.
+    def __call__(
+        self, sample: Any
+    ) -> tuple[NDArray[np.uint8] | Surface, PixelFormat, float | None]:
+        """Take a sample's picture; returns it, its format, and the rate that the caps tell.
 
         Raises:
-            SourceLostError: a format that no frame has, or memory that the CPU does not see.
+            SourceLostError: a format that no frame has, or memory that cannot be read.
         """
-        caps, buffer = sample.get_caps(), sample.get_buffer()
+        caps = sample.get_caps()
         info = self._video.VideoInfo.new_from_caps(caps)
+        rate_hz = (
+            info.fps_n / info.fps_d if info is not None and info.fps_n and info.fps_d else None
+        )
+        if caps.get_features(0).contains("memory:NVMM"):
+            surface = self._lent(sample)
+            return surface, surface.format, rate_hz
+        return *self._copied(sample.get_buffer(), caps, info), rate_hz
+
+    def _lent(self, sample: Any) -> NvmmSurface:
+        """Hand on a picture in NVMM; its buffer holds NVIDIA's description of it."""
+        library, buffer = nvbufsurface.load(), sample.get_buffer()
+        mapped, memory = buffer.map(self._gst.MapFlags.READ)
+        if not mapped:
+            raise SourceLostError(f"{self._name}: a buffer in NVMM that cannot be read")
+        try:
+            raw = bytes(memory.data)
+        finally:
+            buffer.unmap(memory)
+        return NvmmSurface(self._name, library, raw, sample, self)
+
+    def _copied(self, buffer: Any, caps: Any, info: Any) -> tuple[NDArray[np.uint8], PixelFormat]:
+        """Copy a picture out of main memory."""
         found = _FORMATS.get(info.finfo.name) if info is not None and info.finfo else None
         mapped, memory = buffer.map(self._gst.MapFlags.READ)
-        if found is None or not mapped or caps.get_features(0).contains("memory:NVMM"):
+        if found is None or not mapped:
             if mapped:
                 buffer.unmap(memory)
             raise SourceLostError(
                 f"{self._name}: pictures come as {caps.to_string()}, expected one of"
-                f" {', '.join(_FORMATS)} in main memory",
+                f" {', '.join(_FORMATS)} in main memory, or NVMM",
                 _HINT,
             )
         try:
@@ -65,8 +95,7 @@ class Unpacker:
             data = _packed(memory.data, info, found, list(layout.offset), list(layout.stride))
         finally:
             buffer.unmap(memory)
-        rate_hz = info.fps_n / info.fps_d if info.fps_n and info.fps_d else None
-        return data, found[0], rate_hz
+        return data, found[0]
 
     def _check(self, pixel_format: PixelFormat, width: int, height: int) -> None:
         if pixel_format in ("nv12", "yuyv") and (width % 2 or height % 2):

@@ -20,6 +20,14 @@ _PACKAGES = {
     "videoconvert": "`gstreamer1.0-plugins-base`",
 }
 
+_SINK = {
+    "emit-signals": True,
+    "max-buffers": 1,
+    "drop": True,
+    "sync": False,
+    "enable-last-sample": False,  # a camera has few buffers, and this would keep one of them
+}
+
 _RESOURCE, _STREAM, _PARSE = "gst-resource-error-quark", "gst-stream-error-quark", "gst_parse_error"
 
 _NO_CAMERA = "Check that it is plugged in: `ls /dev/video*`, or the CSI cable and `dmesg`."
@@ -89,7 +97,7 @@ def launch(text: str, name: str) -> tuple[Any, Any]:
             "Write elements joined by `!`, such as `videotestsrc ! appsink`.",
         )
     (sink,) = sinks
-    for key, value in (("emit-signals", True), ("max-buffers", 1), ("drop", True), ("sync", False)):
+    for key, value in _SINK.items():
         sink.set_property(key, value)
     return pipeline, sink
 

@@ -85,7 +85,7 @@ OPTIONS: Mapping[str, Mapping[str, Callable[[str], Any]]] = {
     "rtsp": _STREAM,
     "rtsps": _STREAM,
     "dir": {"loop": _flag, "rate_hz": _positive},
-    "csi": _CAMERA,
+    "csi": {**_CAMERA, "nvmm": _flag},
     "v4l2": {**_CAMERA, "format": _camera_format},
     "gst": {},
     "synthetic": {"objects": _count, "seed": _count, "frames": _count, "rate_hz": _positive},
