@@ -59,15 +59,17 @@ def on_gpu(device: Device, reading: Reading) -> Callable[[Any], Input]:
     """
     from edgetrt.gpu.layout import target
     from edgetrt.gpu.preprocess import GpuPreprocessor
+    from edgetrt.gpu.surfaces import Sharing
 
     config = reading.recipe.config.preprocess
     module, head = _kernels(device, "preprocess"), reading.filterable
     detect = None if head is None else _kernels(device, "detect")
+    sharing = Sharing(device)
 
     def attach(session: DeviceSession) -> Input:
         (spec,) = session.inputs
         into = target(spec, session.pointer(spec.name), config)
-        preprocessor = GpuPreprocessor(device, module, into, config)
+        preprocessor = GpuPreprocessor(device, module, into, config, sharing=sharing)
         session.lead(spec.name, preprocessor)
         if head is not None and detect is not None:
             filter_head(device, detect, session, *head)

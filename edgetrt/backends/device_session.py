@@ -69,10 +69,13 @@ class Leading(Protocol):
 
     @property
     def key(self) -> int:
-        """Changes when what is queued changes, so that it is captured again."""
+        """Changes when what `enqueue` queues changes, so that it is captured again."""
+
+    def ahead(self, stream: Stream) -> None:
+        """Queue what differs from frame to frame, outside of any graph; pushes the device itself."""
 
     def enqueue(self, stream: Stream) -> None:
-        """Queue it."""
+        """Queue the rest."""
 
 
 class Trailing(Protocol):
@@ -153,6 +156,8 @@ class DeviceSession:
 
     def start(self) -> None:
         """Queue one frame and return."""
+        for leading in self._leading.values():
+            leading.ahead(self._stream)
         key = tuple([leading.key for leading in self._leading.values()])
         graph = self._graphs.get(key)
         if graph is None:

@@ -13,7 +13,7 @@ from edgetrt.errors import ConfigError, InferenceError, ModelError
 if TYPE_CHECKING:
     from edgetrt.config import PreprocessConfig
     from edgetrt.geometry import Fit
-    from edgetrt.types import PixelFormat, Shape, TensorSpec
+    from edgetrt.types import PixelFormat, Shape, TensorSpec, YuvColor
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class YuvMatrix:
 
 
 def yuv_matrix(red: float, blue: float, *, full_range: bool = False) -> YuvMatrix:
-    """Derive a matrix from the luma shares of red and blue (ITU-R BT.601 section 2.5, BT.709 section 3)."""
+    """Derive a matrix from the luma shares of red and blue (ITU-R BT.601-7 2.5, BT.709-6 3, BT.2020-2 4)."""
     luma, chroma = (1.0, 1.0) if full_range else (255 / 219, 255 / 224)
     green = 1 - red - blue
     v_red, u_blue = 2 * (1 - red) * chroma, 2 * (1 - blue) * chroma
@@ -45,6 +45,13 @@ def yuv_matrix(red: float, blue: float, *, full_range: bool = False) -> YuvMatri
 
 BT601 = yuv_matrix(0.299, 0.114)
 BT709 = yuv_matrix(0.2126, 0.0722)
+MATRICES: dict[YuvColor, YuvMatrix] = {
+    "bt601": BT601,
+    "bt601-full": yuv_matrix(0.299, 0.114, full_range=True),
+    "bt709": BT709,
+    "bt709-full": yuv_matrix(0.2126, 0.0722, full_range=True),
+    "bt2020": yuv_matrix(0.2627, 0.0593),
+}
 
 _CHANNELS: dict[PixelFormat, int] = {"rgb": 3, "bgr": 3, "rgbx": 4, "bgrx": 4, "yuyv": 2}
 
@@ -170,6 +177,27 @@ def frame_shape(size: tuple[int, int], pixel_format: PixelFormat) -> Shape:
     return (height, width, _CHANNELS[pixel_format])
 
 
+@dataclass(frozen=True)
+class Planes:
+    """Where frames lie on the device: addresses, and bytes from row to row and from frame to frame.
+
+    `chroma` is NV12's second plane.
+    """
+
+    plane: int
+    pitch: int
+    chroma: int = 0
+    chroma_pitch: int = 0
+    frame_bytes: int = 0
+
+
+def packed(pointer: int, size: tuple[int, int], pixel_format: PixelFormat) -> Planes:
+    """Say where frames lie that follow each other at `pointer` without a gap."""
+    width, height = size
+    row, frame_bytes = width * _bytes(pixel_format), int(np.prod(frame_shape(size, pixel_format)))
+    return Planes(pointer, row, pointer + height * width, width, frame_bytes)
+
+
 def arguments(
     pointer: int,
     size: tuple[int, int],
@@ -179,13 +207,17 @@ def arguments(
     matrix: YuvMatrix = BT601,
 ) -> bytes:
     """Fill the kernel's parameters for frames that lie one after the other at `pointer`."""
-    width, height = size
+    return parameters(packed(pointer, size, pixel_format), pixel_format, placed, into, matrix)
+
+
+def parameters(
+    planes: Planes, pixel_format: PixelFormat, placed: Fit, into: Target, matrix: YuvMatrix
+) -> bytes:
+    """Fill the kernel's parameters."""
     take, put = placed.take, placed.put
-    pixel = 1 if pixel_format in ("nv12", "gray") else _CHANNELS[pixel_format]
-    pitch = width * pixel
     left = take.left & ~1 if pixel_format == "yuyv" else take.left
-    plane = pointer + take.top * pitch + left * pixel
-    chroma = pointer + (height + take.top // 2) * width + (take.left & ~1)
+    plane = planes.plane + take.top * planes.pitch + left * _bytes(pixel_format)
+    chroma = planes.chroma + take.top // 2 * planes.chroma_pitch + (take.left & ~1)
     column = into.width * into.height if into.planar else 1
     channels = (2 * column, column, 0) if into.blue_first else (0, column, 2 * column)
     pixel_stride = 1 if into.planar else 3
@@ -194,10 +226,10 @@ def arguments(
             plane=plane,
             chroma=chroma,
             out=into.pointer,
-            frame_bytes=int(np.prod(frame_shape(size, pixel_format))),
+            frame_bytes=planes.frame_bytes,
             tensor_elements=3 * into.width * into.height,
-            pitch=pitch,
-            chroma_pitch=width,
+            pitch=planes.pitch,
+            chroma_pitch=planes.chroma_pitch,
             odd_x=take.left & 1,
             odd_y=take.top & 1,
             take_width=take.width,
@@ -224,3 +256,8 @@ def arguments(
             u_blue=matrix.u_blue,
         )
     )
+
+
+def _bytes(pixel_format: PixelFormat) -> int:
+    """Bytes of a pixel of the first plane."""
+    return _CHANNELS.get(pixel_format, 1)
