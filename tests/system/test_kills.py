@@ -1,19 +1,28 @@
-"""SIGKILL of a real agent during real updates: afterwards the old release serves or the new one, whole.
+"""SIGKILL of real processes during real updates: afterwards the old release serves or the new one, whole.
 
 Everything is real: the agent and the runtime with ONNX Runtime, builds in child processes, a broker, a web
-server, fsync. Good releases and bad ones take turns; each kill is at a random moment of an update, and the
-next start of the agent may be killed again. At the end of each update the right release must serve.
+server, fsync. Updates of several kinds follow each other, and in each the agent is stopped at drawn moments:
+of one of its states, before the n-th change of the disk or so many microseconds behind the state's begin.
+There the agent is killed, or the runtime, or a build, or all of them, and started again at once. What
+serves is read after each kill, and at the end of each update the right release must serve.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
+import os
 import random
+import shutil
+import signal
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,130 +31,367 @@ pytest.importorskip("onnxruntime")
 
 from edgetrt import wire
 from edgetrt.update import archive, built
-from edgetrt.update.states import State
+from edgetrt.update.desired import Policy
+from edgetrt.update.record import Record
+from edgetrt.update.requests import Request, Requests
 from tests import broker
 from tests.broker import Observer
+from tests.system import moments
+from tests.system.moments import END, LABELS, WHO, Moment, Span, Stopper
 from tests.update import live
-from tests.update.device import serving
+from tests.update.device import Handler, serving
 from tests.update.live import BANDS, Device, Press
 
-pytestmark = pytest.mark.broker
+pytestmark = [
+    pytest.mark.broker,
+    pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler"),
+]
 
-QUICK = BANDS.replace("prove_s: 1", "prove_s: 0")
+QUICK = BANDS.replace("prove_s: 1", "prove_s: 0").replace("100,", "null,")
 BAD = "{p99_ms_max: 0.001, prove_s: 0}"
-END_S = 300.0
+END_S = 180.0
 """An update that has not ended so long after the last kill is stuck."""
+MET_S = 90.0
+MOST_STORES = 45
+"""An update that was stored so often is left alone: at sixty the device calls it a loop, and rightly."""
+
+STATES = {
+    "good": tuple(label for label in LABELS if label != "ROLLBACK"),
+    "bad": tuple(label for label in LABELS if label != "COMMIT"),
+    "back": ("ROLLBACK", END),
+}
+STATES["fresh"] = STATES["good"]
+"""What kinds of updates go through. `good`: its engine is in the cache. `fresh`: it has to be made. `bad`:
+slower than it promises. `back`: a person takes the release back."""
+
+
+class Drip(Handler):
+    """A web server that takes its time with what is not small."""
+
+    def setup(self) -> None:
+        super().setup()
+        write = self.wfile.write
+
+        def slowly(data: Any) -> int:
+            if len(data) < 20_000:
+                return write(data)
+            step = len(data) // 16 + 1
+            for begin in range(0, len(data), step):
+                write(data[begin : begin + step])
+                time.sleep(0.01)
+            return len(data)
+
+        self.wfile.write = slowly  # type: ignore[method-assign]
 
 
 @dataclass
 class Tally:
-    """The kill table."""
+    """What was tried and what came of it, a line each; runs that are given the same file go on with it.
 
-    old: Counter[str] = field(default_factory=Counter)
-    new: Counter[str] = field(default_factory=Counter)
-    updates: Counter[str] = field(default_factory=Counter)
-    slowest_s: float = 0.0
+    Args:
+        path: of the file.
+    """
 
-    @property
-    def kills(self) -> int:
-        return self.old.total() + self.new.total()
+    path: Path
+    mine: int = 0
+    lines: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.path.exists():
+            self.lines = [json.loads(line) for line in self.path.read_text().splitlines()]
+
+    def add(self, **line: object) -> None:
+        self.mine += "killed" in line
+        self.lines.append(line)
+        with self.path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
 
     def table(self) -> str:
-        states = [*dict.fromkeys([*self.old, *self.new])]
-        rows = [
-            f"{state:<14} {self.old[state]:>5} {self.new[state]:>5}" for state in sorted(states)
-        ]
-        ends = ", ".join(f"{count} {code}" for code, count in sorted(self.updates.items()))
+        """The kill table, of everything that is in the file."""
+        cells: Counter[tuple[str, str]] = Counter()
+        for line in self.lines:
+            if "killed" in line:
+                cells.update((line["in"], line[column]) for column in ("killed", "serves"))
+        columns = (*WHO, "old", "new")
+        rows = {at: [cells[at, column] for column in columns] for at in LABELS}
+        total = [sum(row[n] for row in rows.values()) for n in range(len(columns))]
+        updates = [line for line in self.lines if "code" in line]
+        stuck = sum("fault" in line for line in self.lines)
+        ends = Counter(f"{line['kind']} {line['code']}" for line in updates)
+        slowest_s = max((line["ended_s"] for line in updates), default=0.0)
+        head = ["killed in", *WHO, "old serves", "new serves"]
+        body = [[at, *map(str, row)] for at, row in (*rows.items(), ("total", total))]
+        told = [f"| {' | '.join(row)} |" for row in (head, *body)]
         return "\n".join(
             [
-                f"{'killed in':<14} {'old':>5} {'new':>5}",
-                *rows,
-                f"{'moments tried':<14} {self.old.total():>5} {self.new.total():>5}   stuck 0",
-                f"updates: {ends}; slowest to end after its last kill {self.slowest_s:.1f} s",
+                told[0],
+                "|---" * len(head) + "|",
+                *told[1:],
+                f"{sum(total[-2:])} moments, stuck or wrong: {stuck}",
+                f"{len(updates)} updates: "
+                + ", ".join(f"{count} {end}" for end, count in sorted(ends.items())),
+                f"slowest to end after its last kill: {slowest_s:.1f} s",
             ]
         )
 
 
+@dataclass
+class Update:
+    """One update on its way.
+
+    Attributes:
+        kind: of `STATES`.
+        target: in the repository; empty for `back`.
+        before, goal: digests of what serves before it, and behind its switch.
+        generation: of its assignment.
+        met: the moments at which something was killed.
+    """
+
+    kind: str
+    target: str
+    before: str
+    goal: str
+    generation: int
+    met: list[Moment] = field(default_factory=list)
+
+    def right_ends(self) -> dict[str, str]:
+        """Codes with which it may end, with what serves then."""
+        if self.kind == "back":
+            return {"ROLLED_BACK": self.goal}
+        ends = {"SUCCEEDED": self.goal} if self.kind != "bad" else {"ROLLED_BACK": self.before}
+        killed = {(one.label, one.who) for one in self.met}
+        if killed & {("ACTIVATE", "runtime"), ("PROVE", "runtime")}:
+            ends["ROLLED_BACK"] = self.before  # a runtime that dies on trial is no good
+        if any(who == "build" for _, who in killed):
+            ends |= {"FAILED": self.before, "REJECTED": self.before}
+        return ends
+
+
 class Range:
-    """A device that is updated and killed; its agent runs when nobody kills it."""
+    """A device that is updated and killed; its processes run when nobody kills them."""
 
-    def __init__(self, press: Press, device: Device, observer: Observer) -> None:
-        self.press, self.device, self.observer = press, device, observer
-        self.targets = [press.release(1, bands=QUICK), press.release(2, bands=QUICK)]
-        self.bad = press.release(3, bands=BAD)
-        self.tally, self.draw = Tally(), random.Random(1)
-        self.generation, self.serves = 0, ""
-        self.agent = device.start("agent")
+    def __init__(
+        self, press: Press, device: Device, observer: Observer, library: Path, tally: Tally
+    ) -> None:
+        self.press, self.device, self.observer, self.tally = press, device, observer, tally
+        self.stopper = Stopper(device.folder / "moment", library, device.root)
+        self.good = [press.release(1, bands=QUICK), press.release(2, bands=QUICK)]
+        self.good.append(press.release(3, bands=QUICK, ballast_mb=40))
+        self.bad = press.release(4, bands=BAD)
+        self.seed, self.number, self.generation, self.fresh = 0, 0, 0, 100
+        self.draw = random.Random(0)
+        self.spans: dict[tuple[str, str], Span] = {}
+        self.runtime = device.start("runtime")
+        self._start_agent()
 
-    def update(self, target: str, kills: int, whole_s: float) -> float:
-        """One update with so many kills at most; returns how long it took."""
+    def close(self) -> None:
+        for process in (self.agent, self.runtime):
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGCONT)
+            live.end(process)
+
+    def run(self, seed: int, kills: int) -> None:
+        """Kill so often, in as many updates as it takes."""
+        self.seed, self.draw = seed, random.Random(seed)
+        for kind in ("good", "good", "back", "good", "bad", "fresh"):
+            self.update(kind, [], measured=True)
+        while self.tally.mine < kills:
+            kind = self.draw.choices(("good", "fresh", "bad", "back"), (10, 3, 3, 4))[0]
+            if kind != "back" or self.device.memory().previous:
+                self.update(kind, self._plan(kind, kills - self.tally.mine))
+
+    def update(self, kind: str, plan: list[Moment], measured: bool = False) -> None:
+        """One update with kills at these moments, as far as it comes by them."""
+        self.number += 1
+        mine = self._new(kind)
+        try:
+            self._go(mine, plan)
+        except AssertionError as fault:
+            done = ", ".join(map(str, mine.met))
+            self.tally.add(seed=self.seed, update=self.number, kind=kind, fault=done)
+            told = f"update {self.number} of seed {self.seed}: {fault}\n"
+            again = f"to repeat it: --plan '{kind}: {', '.join(map(str, plan))}'; killed: {done}"
+            raise AssertionError(told + again) from fault
+        if measured:
+            self.spans |= {(kind, span.label): span for span in self.stopper.spans()}
+
+    def _new(self, kind: str) -> Update:
+        before, target = self.device.serving(), ""
+        if kind == "back":
+            return Update(kind, "", before, self.device.memory().previous, self.generation)
         self.generation += 1
-        digest, good = self.press.digests[target], target != self.bad
-        right = digest if good else self.serves
-        begun = last = time.monotonic()
-        live.publish(self.observer, self.press.assign(target, self.generation))
-        for _ in range(kills):
-            self._wait(whole_s)
+        if kind == "good":
+            kept = (before, self.device.memory().previous)
+            gone = [one for one in self.good if self.press.digests[one] not in kept]
+            target = self.draw.choice(gone)
+        elif kind == "fresh":
+            self.fresh += 1
+            target = self.press.release(self.fresh, bands=QUICK)
+        else:
+            target = self.bad
+        return Update(kind, target, before, self.press.digests[target], self.generation)
+
+    def _plan(self, kind: str, most: int) -> list[Moment]:
+        """Moments for one update, more of them where there were fewer so far."""
+        had = Counter(line["in"] for line in self.tally.lines if "killed" in line)
+        labels = [label for label in STATES[kind] if label != END]
+        weights = [1 / (5 + had[label]) for label in labels]
+        count = min(most, self.draw.randint(1, 4) if kind == "back" else self.draw.randint(4, 9))
+        drawn = self.draw.choices(labels, weights, k=count)
+        if self.draw.random() < 10 / (10 + had[END]) + 0.2:
+            drawn = [*drawn[1:], END]
+        return [self._moment(kind, label) for label in sorted(drawn, key=LABELS.index)]
+
+    def _moment(self, kind: str, label: str) -> Moment:
+        """A moment of a state, by its measured length."""
+        who = self.draw.choices(WHO, (9, 2, 3 if label == "BUILD" else 0, 6))[0]
+        span = self.spans.get((kind, label), Span(label, 0, 500_000))
+        if label != END and self.draw.random() < 0.5:
+            return Moment(label, self.draw.randint(0, span.changes), -1, who)
+        return Moment(label, None, round(self.draw.uniform(0, 1.05 * span.us)), who)
+
+    def _go(self, mine: Update, plan: list[Moment]) -> None:
+        self.stopper.forget()
+        self.stopper.spans()
+        self.observer.messages.clear()
+        if plan:
+            self.stopper.arm(plan[0])
+        if mine.kind == "back":
+            wish = Request(what="rollback", digest=mine.before)
+            Requests(self.device.root).ask(wish)
+        else:
+            policy = Policy(lock_max_s=0.0)
+            envelope = self.press.assign(mine.target, mine.generation, policy=policy)
+            live.publish(self.observer, envelope)
+        last = time.monotonic()
+        for moment, following in zip(plan, [*plan[1:], None], strict=False):
+            record = self.device.memory().record
+            if record is None or not self._is(mine, record) or record.stores < MOST_STORES:
+                met = self.stopper.met(moment, MET_S, self._assert_alive)
+                assert met is not None, f"{moment}: never came by\n{self.device.told()}"
+                if met:
+                    self._kill(mine, moment, following)
+                    last = time.monotonic()
+                    continue
+            if following is not None:
+                self.stopper.arm(following)
+        self._end(mine, last)
+
+    def _kill(self, mine: Update, moment: Moment, following: Moment | None) -> None:
+        """The agent stands still: kill who is to be killed, look, and start it again."""
+        begun = [self.agent.pid, *moments.descendants(self.agent.pid)]
+        if moment.who in ("agent", "all"):
             self.agent.kill()
-            self.agent.wait()
-            over = self._look(digest)
-            self.agent, last = self.device.start("agent"), time.monotonic()
-            if over:
-                break
-        live.until(self._over, END_S, self.device.told)
-        self.tally.slowest_s = max(self.tally.slowest_s, time.monotonic() - last)
+        if moment.who in ("runtime", "all"):
+            self.runtime.kill()
+        for pid in begun[1:] if moment.who in ("build", "all") else ():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        if moment.who == "build" and len(begun) == 1:
+            moment = Moment(moment.label, moment.change, moment.after_us, "agent")  # none at work
+            self.agent.kill()
+        gone = {"agent": [self.agent], "runtime": [self.runtime], "all": [self.agent, self.runtime]}
+        for process in gone.get(moment.who, []):
+            process.wait(30)
+        mine.met.append(moment)
+        self._note(mine, moment)
+        if following is not None:
+            self.stopper.arm(following)
+        self._revive(moment.who)
+
+    def _revive(self, who: str) -> None:
+        late_s = self.draw.uniform(0, 0.4)
+        if who == "all" and self.draw.random() < 0.5:
+            self.runtime = self.device.start("runtime")
+            time.sleep(late_s)
+        if who in ("agent", "all"):
+            self._start_agent()
+        else:
+            self.agent.send_signal(signal.SIGCONT)
+        if who in ("runtime", "all") and self.runtime.poll() is not None:
+            time.sleep(late_s)
+            self.runtime = self.device.start("runtime")
+
+    def _start_agent(self) -> None:
+        self.agent = self.device.start("agent", **self.stopper.environment)
+
+    def _note(self, mine: Update, moment: Moment) -> None:
+        """Write down what serves while nobody works on the update, every byte of it looked at."""
+        serves, record = self.device.serving(), self.device.memory().record
+        assert serves in (mine.before, mine.goal), f"{serves} serves"
+        self._assert_whole(serves)
+        at = "VERIFY"
+        if record is not None and self._is(mine, record):
+            at = END if record.code else record.state.value
+        self.tally.add(
+            seed=self.seed,
+            update=self.number,
+            kind=mine.kind,
+            moment=str(moment),
+            killed=moment.who,
+            serves="new" if serves == mine.goal != mine.before else "old",
+            **{"in": at},
+        )
+
+    def _assert_whole(self, digest: str) -> None:
+        if digest:
+            folder = self.device.root / "releases" / digest
+            for name, stored in archive.read(folder).files.items():
+                found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+                assert found == stored.sha256, f"{name} of {digest} is torn"
+
+    def _is(self, mine: Update, record: Record) -> bool:
+        if mine.kind == "back":
+            asked = Requests(self.device.root).any()
+            return record.by_hand and record.digest == mine.before and not asked
+        return record.generation == mine.generation and not record.by_hand
+
+    def _over(self, mine: Update) -> bool:
+        self._assert_alive()
+        record = self.device.memory().record
+        return record is not None and self._is(mine, record) and record.code is not None
+
+    def _assert_alive(self) -> None:
+        for process in (self.agent, self.runtime):
+            assert process.poll() is None, f"a process ended by itself\n{self.device.told()}"
+
+    def _end(self, mine: Update, last: float) -> None:
+        """It must come to the right end by itself, say so, and the right release must answer."""
+        live.until(lambda: self._over(mine), END_S, self.device.told)
+        ended_s = time.monotonic() - last
         record = self.device.memory().record
         assert record is not None
         assert record.code is not None
-        assert record.code.value == ("SUCCEEDED" if good else "ROLLED_BACK"), self.device.told()
-        self.tally.updates[record.code.value] += 1
-        assert self.device.serving() == right, self.device.told()
-        took_s, self.serves = time.monotonic() - begun, right
-        self._runs(right)
-        return took_s
-
-    def _wait(self, whole_s: float) -> None:
-        """Until a moment that is drawn from the whole update, or from one of its states."""
-        if self.draw.random() < 0.5:
-            time.sleep(self.draw.uniform(0, whole_s))
-            return
-        state, deadline = self.draw.choice(list(State)), time.monotonic() + whole_s
-        while time.monotonic() < deadline and not self._over():
-            record = self.device.memory().record
-            if record is not None and (record.generation, record.state) == (self.generation, state):
-                break
-            time.sleep(0.01)
-        time.sleep(self.draw.uniform(0, 0.5))
-
-    def _look(self, digest: str) -> bool:
-        """Note what serves while the agent is dead, every byte of it; True when the update is over."""
-        serves, record = self.device.serving(), self.device.memory().record
-        assert serves in (self.serves, digest), f"{serves} serves"
-        if serves:
-            folder = self.device.root / "releases" / serves
-            for name, stored in archive.read(folder).files.items():
-                assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == stored.sha256
-        mine = record is not None and record.generation == self.generation
-        over = mine and record is not None and record.code is not None
-        at = "before" if record is None or not mine else (record.code or record.state).value
-        (self.tally.new if serves == digest != self.serves else self.tally.old)[at] += 1
-        return over
-
-    def _over(self) -> bool:
-        record = self.device.memory().record
-        return (
-            record is not None and record.generation == self.generation and record.code is not None
+        ends, serves = mine.right_ends(), self.device.serving()
+        assert record.code.value in ends, f"{record.code}\n{self.device.told()}"
+        assert serves == ends[record.code.value], f"{record.code}, {serves}\n{self.device.told()}"
+        self._assert_whole(serves)
+        told = record.code.value, serves
+        live.until(lambda: self._reported() == told, 60, self.device.told)
+        self.observer.messages.clear()
+        self._runs(serves)
+        self.tally.add(
+            seed=self.seed,
+            update=self.number,
+            kind=mine.kind,
+            code=record.code.value,
+            reason=record.reason,
+            stores=record.stores,
+            ended_s=round(ended_s, 1),
         )
+
+    def _reported(self) -> tuple[str, str]:
+        """What the device said last of how its update ended, and what serves."""
+        found = live.reports(self.observer)
+        return (found[-1].code, found[-1].serving) if found else ("", "")
 
     def _runs(self, digest: str) -> None:
         """The runtime must answer with the engine that was built for what serves."""
         if not digest:
             return
-        made = built.read(self.device.root, digest)
-        assert made is not None
+        made = built.serving(self.device.root, digest)
         topic, engine = wire.result("cam-1", "tiny"), made.pipelines[0].engine
-        self.observer.messages.clear()
-        live.until(lambda: self._answers(topic, engine), 30, self.device.told)
+        live.until(lambda: self._answers(topic, engine), 60, self.device.told)
 
     def _answers(self, topic: str, engine: str) -> bool:
         with contextlib.suppress(IndexError):
@@ -154,38 +400,50 @@ class Range:
         return False
 
 
-def kill_often(folder: Path, moments: int) -> None:
+@contextmanager
+def ranged(folder: Path, tally: Tally) -> Iterator[Range]:
     press = Press(folder)
     with (
         broker.running(folder) as site,
         broker.observing(site.port) as observer,
-        serving(press.public) as (address, _),
+        serving(press.public, Drip) as (address, _),
     ):
         device = Device(folder / "device", press.site.repository.first_root(), address, site.port)
         device.pipeline(seed=9)
-        with device.running("runtime"):
-            range_ = Range(press, device, observer)
-            try:
-                whole_s = max(range_.update(target, 0, 0.0) for target in range_.targets)
-                turn = 0
-                while range_.tally.kills < moments:
-                    target = range_.bad if turn % 3 == 2 else range_.targets[turn % 3 % 2]
-                    range_.update(target, 8, whole_s)
-                    turn += 1
-            finally:
-                live.end(range_.agent)
-        print(f"\n{range_.tally.table()}")
-        assert range_.tally.kills >= moments
+        range_ = Range(press, device, observer, moments.compiled(folder), tally)
+        try:
+            yield range_
+        finally:
+            range_.close()
+            print(f"\n{tally.table()}")
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_kill_at_2_random_moments(tmp_path: Path) -> None:
-    kill_often(tmp_path, 2)
+    tally = Tally(tmp_path / "tally")
+    with ranged(tmp_path, tally) as range_:
+        plan = ["STAGE change 5 agent", "COMMIT change 1 all"]
+        range_.update("good", [])
+        range_.update("good", [Moment.parse(one) for one in plan])
+    assert tally.mine == 2
 
 
 @pytest.mark.system
 @pytest.mark.timeout(6 * 3600)
 def test_a_kill_at_1000_random_moments(tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    """Or at as many as --kills says."""
-    kill_often(tmp_path, request.config.getoption("--kills"))
+    """Or at as many as --kills says, drawn by --seed, or at those of one --plan."""
+    option = request.config.getoption
+    tally = Tally(Path(option("--tally") or tmp_path / "tally"))
+    seed = (
+        random.SystemRandom().randrange(1 << 32) if option("--seed") is None else option("--seed")
+    )
+    with ranged(tmp_path, tally) as range_:
+        if option("--plan"):
+            kind, _, plan = option("--plan").partition(":")
+            for before in ("good", "good"):
+                range_.update(before, [])
+            range_.update(kind, [Moment.parse(one) for one in plan.split(",")])
+        else:
+            range_.run(seed, option("--kills"))
+            assert tally.mine >= option("--kills")

@@ -50,13 +50,18 @@ class Press:
         self.public = self.site.repository.metadata.parent
         self.digests: dict[str, str] = {}
 
-    def release(self, seed: int, slow: int = 0, **how: object) -> str:
-        """Publish one, which does so many large products besides; returns its target."""
+    def release(self, seed: int, slow: int = 0, ballast_mb: int = 0, **how: object) -> str:
+        """Publish one, which does so many large products besides; returns its target.
+
+        So many MB of it are a tensor that nothing uses.
+        """
         how.setdefault("bands", BANDS)
         how.setdefault("source", "synthetic:64x64?rate_hz=20")
         path = releases.write(self._folder / f"src-{seed}", seed, **how)  # type: ignore[arg-type]
         if slow:
             slow_down(path.with_name("tiny.onnx"), slow)
+        if ballast_mb:
+            weigh_down(path.with_name("tiny.onnx"), ballast_mb)
         target = self.site.repository.add(path)
         self.site.publish()
         found = self.site.repository.load("targets").signed.targets[target]
@@ -104,6 +109,14 @@ def slow_down(path: Path, products: int, side: int = 800) -> None:
     onnx.save(model, path)
 
 
+def weigh_down(path: Path, megabytes: int) -> None:
+    """Make a network's file larger by a tensor that nothing uses."""
+    model = onnx.load(path)
+    ballast = np.zeros(megabytes * 250_000, np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(ballast, "ballast"))
+    onnx.save(model, path)
+
+
 class Device:
     """One device: its folder, and the processes that run over it.
 
@@ -143,8 +156,8 @@ class Device:
         shutil.copy(self.folder / "own/tiny.onnx", self.folder / "pipelines.d/tiny.onnx")
         (self.folder / "pipelines.d/tiny.yaml").write_text(PIPELINE)
 
-    def start(self, what: str) -> subprocess.Popen[bytes]:
-        """Start the agent or the runtime."""
+    def start(self, what: str, **more: str) -> subprocess.Popen[bytes]:
+        """Start the agent or the runtime, with more in its environment."""
         log = (self.folder / f"{what}.log").open("ab")
         with log:
             return subprocess.Popen(
@@ -156,7 +169,7 @@ class Device:
                     "--config",
                     str(self.folder / "agent.yaml"),
                 ],
-                env=self.environment,
+                env={**self.environment, **more},
                 stdout=log,
                 stderr=log,
             )
