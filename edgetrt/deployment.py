@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from edgetrt.runtime.reading import Reading
 
 
+_NEVER_RAN = "It was built and never ran, because no GPU is here: nothing was changed."
+
+
 class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     """What came of it.
 
@@ -64,22 +67,13 @@ def run(request: Request, say: Say) -> Deployment:
     plan = look_up(request)
     cache = Cache(default_root())
     report = make(request, plan, cache, say)
-    state, detail, previous = "dry-run", "", None
-    if not request.dry_run and report.latency_ms is None:
-        state, detail = (
-            "cached",
-            "It was built and never ran, because no GPU is here: nothing was changed.",
-        )
-    elif not request.dry_run:
+    if request.dry_run:
+        state, detail, previous = "dry-run", "", None
+    elif not report.runs_here:
+        state, detail, previous = "cached", _NEVER_RAN, None
+    else:
         say("activate")
-        record = app.active().activate(_pipeline(plan), deployed(request, plan, report))
-        state, detail = tell_runtime(plan.name)
-        previous = record.previous.fingerprint if record.previous else None
-        if state == "installed" and not record.pipeline.source:
-            detail = (
-                f"No source yet: add --source URI, or a pipeline file named {plan.name!r} in the "
-                "device's config."
-            )
+        state, detail, previous = _activate(request, plan, report)
     return Deployment(
         cache=report.cache,
         report=report,
@@ -88,6 +82,18 @@ def run(request: Request, say: Say) -> Deployment:
         previous=previous,
         elapsed_s=round(time.monotonic() - started, 3),
     )
+
+
+def _activate(request: Request, plan: Plan, report: Report) -> tuple[str, str, str | None]:
+    """Put an engine to work; returns the state, a word about it, and the engine before."""
+    record = app.active().activate(_pipeline(plan), deployed(request, plan, report))
+    state, detail = tell_runtime(plan.name)
+    if state == "installed" and not record.pipeline.source:
+        detail = (
+            f"No source yet: add --source URI, or a pipeline file named {plan.name!r} in the "
+            "device's config."
+        )
+    return state, detail, record.previous.fingerprint if record.previous else None
 
 
 def copy_out(engine: str, folder: Path) -> None:

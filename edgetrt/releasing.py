@@ -150,13 +150,12 @@ def _made(folder: Path, part: Part, say: Say) -> Deployed:
         backend=pipeline.backend,
         threads=pipeline.threads,
         bench_s=_BENCH_S,
-        dry_run=True,
     )
     recipe = recipes.for_pipeline(pipeline, file.parent)
     plan = replace(look_up(request), recipe=recipe, source=None, calib=None)
     say("build", part.name)
     report = deployment.make(request, plan, Cache(default_root()), say)
-    if report.latency_ms is None:
+    if not report.runs_here:
         raise IncompatibleError(
             f"pipeline {part.name!r}: its engine for {report.backend} was built and cannot run here: no GPU",
             "Assign this release to devices with one.",

@@ -147,6 +147,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     advice: list[str]
     warnings: list[str]
 
+    @property
+    def runs_here(self) -> bool:
+        """Whether it ran on this machine; an engine for a GPU can be built without one."""
+        return self.latency_ms is not None
+
     def asked_as(self, name: str, model: Path) -> Report:
         """The same engine, found in the cache for a pipeline and a file of these names."""
         return msgspec.structs.replace(self, name=name, model=str(model.resolve()), cache="hit")
