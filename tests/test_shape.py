@@ -189,6 +189,31 @@ def test_links_in_pages_lead_somewhere(page: Path) -> None:
     assert [link for link in near if not (page.parent / link).exists()] == []
 
 
+def names_in(path: Path) -> set[str]:
+    """What a module defines: names at the top, and `Class.method`."""
+    found = set[str]()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            inner = [one for one in node.body if isinstance(one, ast.FunctionDef)]
+            found |= {f"{node.name}.{one.name}" for one in inner}
+        if isinstance(node, ast.Assign):
+            found |= {one.id for one in node.targets if isinstance(one, ast.Name)}
+    return found
+
+
+def test_the_map_of_the_code_names_places_that_exist() -> None:
+    page = (ROOT / "docs/architecture.md").read_text()
+    places = re.findall(r"`([\w/]+\.py)(?::([\w.]+))?`", page)
+
+    assert len(places) > 20
+    for file, name in places:
+        path = ROOT / "edgetrt" / file
+        assert path.exists(), file
+        assert not name or name in names_in(path), f"{file}:{name}"
+
+
 def test_the_readme_names_only_scripts_that_can_be_run() -> None:
     named = set(re.findall(r"(?<![\w/])(?:\./)?(scripts/[\w-]+)", (ROOT / "README.md").read_text()))
 
