@@ -6,6 +6,8 @@ import random
 import re
 from collections.abc import Callable
 
+from edgetrt.backoff import full_jitter_s
+
 _BOOTING_S = 300.0
 _LOOPBACK = re.compile(r"localhost|127\..*|::1")
 
@@ -20,15 +22,13 @@ def first_wait_s(spread_s: float, since_boot_s: float, host: str) -> float:
 
 
 class Backoff:
-    """Full jitter: uniform in 0 … min(cap, base·2ⁿ), so that a fleet does not come back at once.
-
-    The formula is from "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
+    """Counts failures, and draws the wait after each, so that a fleet does not come back at once.
 
     Args:
         base_s: upper bound of the first wait.
         cap_s: upper bound of every wait.
         stable_s: a connection that held this long makes the next wait a first one.
-        uniform: draws from (low, high).
+        draw: draws from 0..1.
     """
 
     def __init__(
@@ -36,19 +36,18 @@ class Backoff:
         base_s: float = 1.0,
         cap_s: float = 120.0,
         stable_s: float = 60.0,
-        uniform: Callable[[float, float], float] = random.uniform,
+        draw: Callable[[], float] = random.random,
     ) -> None:
         self._base_s = base_s
         self._cap_s = cap_s
         self._stable_s = stable_s
-        self._uniform = uniform
+        self._draw = draw
         self._failures = 0
 
     def delay_s(self) -> float:
         """Draw the wait before the next attempt."""
-        bound = min(self._cap_s, self._base_s * 2.0 ** min(self._failures, 30))
-        self._failures += 1
-        return self._uniform(0.0, bound)
+        attempt, self._failures = self._failures, self._failures + 1
+        return full_jitter_s(attempt, self._base_s, self._cap_s, self._draw())
 
     def held(self, seconds: float) -> None:
         """Tell how long a connection lasted."""

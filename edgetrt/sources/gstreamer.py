@@ -25,12 +25,12 @@ import threading
 import time
 from typing import Any, Literal
 
+from edgetrt.backoff import full_jitter_s
 from edgetrt.errors import SourceError, SourceLostError
 from edgetrt.ports import EndOfStream
 from edgetrt.sources import nvbufsurface
 from edgetrt.sources.gstreamer_frames import Unpacker
 from edgetrt.sources.gstreamer_library import explain, gst, launch
-from edgetrt.sources.retry import backoff_s
 from edgetrt.sources.uri import redact
 from edgetrt.types import Frame
 
@@ -203,7 +203,7 @@ class GStreamerSource:
         now_s = time.monotonic()
         if self._due_s is None:
             self._stop()
-            pause_s = backoff_s(self._attempt, *self._retry_s, draw=random.random())  # noqa: S311
+            pause_s = full_jitter_s(self._attempt, *self._retry_s, draw=random.random())  # noqa: S311
             level = logging.DEBUG if self._attempt else logging.WARNING
             why = failure.message if failure is not None else f"{self._name}: the camera ended"
             log.log(level, "%s; opening it again in %.1f s", why, pause_s)

@@ -20,10 +20,10 @@ import threading
 import time
 from typing import TYPE_CHECKING, Literal
 
+from edgetrt.backoff import full_jitter_s
 from edgetrt.errors import SourceError, SourceLostError
 from edgetrt.ports import EndOfStream
 from edgetrt.sources.decode import Decoder
-from edgetrt.sources.retry import backoff_s
 from edgetrt.sources.uri import redact
 from edgetrt.types import Frame
 
@@ -170,7 +170,7 @@ class RtspSource:
         return 0
 
     def _pause(self, attempt: int, why: str) -> None:
-        pause_s = backoff_s(attempt, *self._retry_s, draw=random.random())  # noqa: S311 - no secret
+        pause_s = full_jitter_s(attempt, *self._retry_s, draw=random.random())  # noqa: S311 - no secret
         if not self._closed.is_set():
             level = logging.WARNING if attempt == 0 else logging.DEBUG
             log.log(level, "%s; connecting again in %.1f s", why, pause_s)

@@ -7,11 +7,8 @@ import socket
 import time
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from edgetrt.errors import SourceError
-from edgetrt.sources.retry import backoff_s
 from edgetrt.sources.rtsp import RtspSource
 from edgetrt.types import Frame
 from tests.sources.rtsp_server import RtspServer
@@ -121,10 +118,3 @@ def test_a_refused_login_is_told_without_the_password(login: str) -> None:
 def test_a_stream_that_is_not_there_is_told() -> None:
     with RtspServer() as server, pytest.raises(SourceError, match="no such stream"):
         RtspSource(server.url.replace("street", "garden"), timeout_s=2.0)
-
-
-@given(st.integers(0, 10_000), st.floats(0, 1))
-def test_the_pause_grows_to_its_limit(attempt: int, draw: float) -> None:
-    pause = backoff_s(attempt, 0.5, 30.0, draw)
-    assert 0 <= pause <= min(30.0, 0.5 * 2 ** min(attempt, 10))
-    assert backoff_s(attempt, 0.5, 30.0, 1.0) == min(30.0, 0.5 * 2 ** min(attempt, 10))
