@@ -151,27 +151,22 @@ struct U8 {
 
 // --- the pass --------------------------------------------------------------------------------------
 
-// Where tensor coordinate `at` of `put` pixels samples `take` pixels: two neighbours and their weight.
-__device__ __forceinline__ float sample(int at, float step, int take, int &low, int &high) {
-  const float where = fminf(fmaxf(((float)at + 0.5f) * step - 0.5f, 0.0f), (float)(take - 1));
-  low = (int)where;
-  high = low + 1 < take ? low + 1 : low;
-  return where - (float)low;
-}
-
-// A tensor column: where it samples the frame's rows.
-struct Column {
+// Where a tensor column (or row) samples the frame: two neighbours and the second one's weight. Outside of
+// the picture these are its nearest pixels, so that reading them does no harm.
+struct Sample {
   bool inside;
-  int left, right;
+  int low, high;
   float weight;
 };
 
-__device__ __forceinline__ Column column(const Params &p, int x) {
-  Column c;
-  const int at = x - p.put_left;
-  c.inside = at >= 0 && at < p.put_width;
-  c.weight = sample(at, p.step_x, p.take_width, c.left, c.right);
-  return c;
+__device__ __forceinline__ Sample sample(int at, int put, float step, int take) {
+  const float where = fminf(fmaxf(((float)at + 0.5f) * step - 0.5f, 0.0f), (float)(take - 1));
+  Sample s;
+  s.inside = at >= 0 && at < put;
+  s.low = (int)where;
+  s.high = s.low + 1 < take ? s.low + 1 : s.low;
+  s.weight = where - (float)s.low;
+  return s;
 }
 
 // An odd whole number of frame pixels per tensor pixel: every sample falls on a pixel's centre.
@@ -179,14 +174,26 @@ __device__ __forceinline__ bool centred(float step) {
   return step == floorf(step) && ((int)step & 1);
 }
 
-template <class Format>
-__device__ __forceinline__ Rgb pixel(const Params &p, unsigned long long frame, bool one_tap, const Column &c,
-                                     int top, int bottom, float weight) {
-  if (one_tap) return Format::tap(p, frame, c.left, top);
-  const Rgb upper = blend(Format::tap(p, frame, c.left, top), Format::tap(p, frame, c.right, top), c.weight);
-  const Rgb lower =
-      blend(Format::tap(p, frame, c.left, bottom), Format::tap(p, frame, c.right, bottom), c.weight);
-  return blend(upper, lower, weight);
+template <class Format, bool ONE_TAP>
+__device__ __forceinline__ Rgb pixel(const Params &p, unsigned long long frame, const Sample &x, const Sample &y) {
+  if (ONE_TAP) return Format::tap(p, frame, x.low, y.low);
+  const Rgb upper = blend(Format::tap(p, frame, x.low, y.low), Format::tap(p, frame, x.high, y.low), x.weight);
+  const Rgb lower = blend(Format::tap(p, frame, x.low, y.high), Format::tap(p, frame, x.high, y.high), x.weight);
+  return blend(upper, lower, y.weight);
+}
+
+// All of a thread's pixels, without a branch or a write between them, so that they are under way together.
+template <class Format, bool ONE_TAP>
+__device__ __forceinline__ void read(const Params &p, unsigned long long frame, const Sample *xs, const Sample *ys,
+                                     Rgb (*pixels)[2]) {
+#pragma unroll
+  for (int row = 0; row < ROWS; ++row) {
+#pragma unroll
+    for (int column = 0; column < 2; ++column) {
+      const Rgb got = pixel<Format, ONE_TAP>(p, frame, xs[column], ys[row]);
+      if (xs[column].inside && ys[row].inside) pixels[row][column] = got;
+    }
+  }
 }
 
 template <class Element, bool PAIRS>
@@ -208,6 +215,11 @@ struct Store<Element, true> {
   }
 };
 
+// The tensor row that a thread's row is.
+__device__ __forceinline__ int row_of(int row) {
+  return (blockIdx.y * ROWS + row) * blockDim.y + threadIdx.y;
+}
+
 template <class Format, class Element>
 __device__ __forceinline__ void preprocess(const Params &p) {
   const int x = 2 * (blockIdx.x * blockDim.x + threadIdx.x);
@@ -215,20 +227,30 @@ __device__ __forceinline__ void preprocess(const Params &p) {
   const bool both = x + 1 < p.width;
   const unsigned long long frame = blockIdx.z * p.frame_bytes;
   const unsigned long long tensor = blockIdx.z * p.tensor_elements;
-  const bool one_tap = centred(p.step_x) && centred(p.step_y);
-  const Column first = column(p, x), second = column(p, x + 1);
-  Rgb pad;
-  pad.r = pad.g = pad.b = p.pad;
+  const Sample xs[2] = {sample(x - p.put_left, p.put_width, p.step_x, p.take_width),
+                        sample(x + 1 - p.put_left, p.put_width, p.step_x, p.take_width)};
+  Sample ys[ROWS];
+  Rgb pixels[ROWS][2];
+  bool some = false;
 #pragma unroll
   for (int row = 0; row < ROWS; ++row) {
-    const int y = (blockIdx.y * ROWS + row) * blockDim.y + threadIdx.y;
+    ys[row] = sample(row_of(row) - p.put_top, p.put_height, p.step_y, p.take_height);
+    some = some || ys[row].inside;
+    for (int column = 0; column < 2; ++column)
+      pixels[row][column].r = pixels[row][column].g = pixels[row][column].b = p.pad;
+  }
+  if (some) {
+    if (centred(p.step_x) && centred(p.step_y)) {
+      read<Format, true>(p, frame, xs, ys, pixels);
+    } else {
+      read<Format, false>(p, frame, xs, ys, pixels);
+    }
+  }
+#pragma unroll
+  for (int row = 0; row < ROWS; ++row) {
+    const int y = row_of(row);
     if (y >= p.height) return;
-    const int inside_y = y - p.put_top;
-    const bool inside = inside_y >= 0 && inside_y < p.put_height;
-    int top, bottom;
-    const float weight = sample(inside_y, p.step_y, p.take_height, top, bottom);
-    const Rgb a = inside && first.inside ? pixel<Format>(p, frame, one_tap, first, top, bottom, weight) : pad;
-    const Rgb b = inside && second.inside ? pixel<Format>(p, frame, one_tap, second, top, bottom, weight) : pad;
+    const Rgb a = pixels[row][0], b = pixels[row][1];
     const unsigned long long at =
         tensor + (unsigned)y * (unsigned)p.row_stride + (unsigned)x * (unsigned)p.pixel_stride;
     typedef Store<Element, Element::PAIRS> To;
