@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -106,10 +107,15 @@ def flush_tree(folder: Path) -> None:
     flush(folder)
 
 
-def sweep(folder: Path, prefix: str = ".new-") -> None:
-    """Remove what a power cut left half written."""
+def sweep(folder: Path, prefix: str = ".new-", older_s: float = 0.0) -> None:
+    """Remove what a power cut left half written.
+
+    Where other processes write as well, only what is older than they take is certainly left.
+    """
     for path in folder.glob(f"{prefix}*"):
-        remove(path)
+        with contextlib.suppress(FileNotFoundError):
+            if not older_s or time.time() - path.lstat().st_mtime >= older_s:
+                remove(path)
 
 
 def remove(path: Path) -> None:

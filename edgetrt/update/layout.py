@@ -9,6 +9,9 @@ from edgetrt.errors import UpdateError
 from edgetrt.update import archive, durable, fetch
 from edgetrt.update.release import Release
 
+_LEFT_S = 600.0
+"""Half a file that is so old is nobody's: a power cut left it."""
+
 
 class Layout:
     """The folder of updates.
@@ -78,6 +81,9 @@ class Layout:
         """
         with contextlib.suppress(OSError):
             fetch.forget(self.downloads, *keep)
+        for folder in (self.root, self.root / "built"):
+            with contextlib.suppress(OSError):
+                durable.sweep(folder, older_s=_LEFT_S)
         for path in self._releases.iterdir():
             if path.name not in keep and path.name != self.current():
                 with contextlib.suppress(OSError):

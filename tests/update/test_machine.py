@@ -185,6 +185,21 @@ def test_the_one_before_is_kept_and_older_ones_go(shelf: Shelf) -> None:
     assert list(device.layout.downloads.glob("*")) == []
 
 
+def test_halves_that_power_cuts_left_go_and_those_at_work_stay(shelf: Shelf) -> None:
+    device = shelf.device()
+    folder = device.layout.root
+    (folder / "built").mkdir()
+    left = [folder / ".new-abc", folder / "built/.new-def", folder / ".new-at-work"]
+    for path in left:
+        path.write_bytes(b"half")
+    for path in left[:2]:
+        os.utime(path, (1e9, 1e9))
+
+    device.machine.offer(shelf.offer(2))
+    assert device.settle().code is Code.SUCCEEDED
+    assert [path.exists() for path in left] == [False, False, True]
+
+
 @pytest.mark.parametrize(
     ("how", "code", "reason", "state"),
     [
