@@ -170,6 +170,8 @@ def test_topics_are_made_and_taken_apart() -> None:
         "reply": wire.reply("cam-1", "a1"),
         "desired": wire.desired("cam-1"),
         "cmd": wire.cmd("cam-1"),
+        "fetch": wire.fetch("cam-1"),
+        "chunk": wire.chunk("cam-1"),
         "announce": wire.ANNOUNCE,
     }
     assert set(made) == {row.name for row in wire.TOPICS}
@@ -178,9 +180,9 @@ def test_topics_are_made_and_taken_apart() -> None:
         assert (address.topic.name, address.device) == (name, "" if name == "announce" else "cam-1")
         assert address.pipeline == ("street" if name == "result" else "")
         assert address.id == ("a1" if name == "reply" else "")
-    assert set(wire.everything_to("cam-1")) == {
-        made[row.name] for row in wire.TOPICS if row.direction == "down"
-    }
+    down = {made[row.name] for row in wire.TOPICS if row.direction == "down"}
+    assert set(wire.everything_to("cam-1", chunks=True)) == down
+    assert set(wire.everything_to("cam-1")) == down - {made["chunk"]}
     assert wire.everything_from("cam-1") == "edgetrt/v1/u/cam-1/#"
     assert wire.everything_from() == "edgetrt/v1/u/+/#"
 
@@ -189,7 +191,7 @@ def test_topics_are_made_and_taken_apart() -> None:
 def test_a_name_that_is_no_topic_level_is_refused(name: str) -> None:
     made_of_a_device = (
         *(wire.status, wire.reported, wire.event, wire.health, wire.everything_from),
-        *(wire.desired, wire.cmd, wire.everything_to),
+        *(wire.desired, wire.cmd, wire.fetch, wire.chunk, wire.everything_to),
     )
     for make in made_of_a_device:
         with pytest.raises(MessageError, match="not usable in a topic"):

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from edgetrt.wire.chunks import MOST_CHUNK_BYTES, ChunkMessage, FetchMessage
 from edgetrt.wire.codec import as_historical, decode, decode_link, encode, schema
 from edgetrt.wire.local import (
     ActivatedMessage,
@@ -48,15 +49,18 @@ from edgetrt.wire.requests import (
 from edgetrt.wire.topics import (
     ANNOUNCE,
     EXPIRY_S,
+    FETCHES,
     QOS,
     TOPICS,
     Address,
     Topic,
+    chunk,
     cmd,
     desired,
     event,
     everything_from,
     everything_to,
+    fetch,
     health,
     parse,
     reply,
@@ -77,7 +81,9 @@ from edgetrt.wire.values import (
 __all__ = [
     "ANNOUNCE",
     "EXPIRY_S",
+    "FETCHES",
     "MAX_RAW_VALUES",
+    "MOST_CHUNK_BYTES",
     "QOS",
     "TOPICS",
     "VERSION",
@@ -90,10 +96,12 @@ __all__ = [
     "AskMessage",
     "Box",
     "CheckReport",
+    "ChunkMessage",
     "ClockReport",
     "CommandMessage",
     "DesiredMessage",
     "EventMessage",
+    "FetchMessage",
     "FrameResult",
     "GrantMessage",
     "HealthMessage",
@@ -114,6 +122,7 @@ __all__ = [
     "Topic",
     "UpdateReport",
     "as_historical",
+    "chunk",
     "cmd",
     "decode",
     "decode_link",
@@ -122,6 +131,7 @@ __all__ = [
     "event",
     "everything_from",
     "everything_to",
+    "fetch",
     "grant_message",
     "health",
     "mended_time_s",

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from edgetrt.errors import MessageError
+from edgetrt.wire.chunks import ChunkMessage, FetchMessage
 from edgetrt.wire.local import (
     GrantMessage,
     LinkMessage,
@@ -58,6 +59,8 @@ _DECODERS: dict[object, msgspec.json.Decoder[Any]] = {
         DesiredMessage,
         CommandMessage,
         AnnounceMessage,
+        FetchMessage,
+        ChunkMessage,
     )
 }
 _LINK = msgspec.json.Decoder(LinkMessage)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edgetrt.errors import MessageError
+from edgetrt.wire.chunks import ChunkMessage, FetchMessage
 from edgetrt.wire.messages import (
     VERSION,
     EventMessage,
@@ -109,6 +110,15 @@ TOPICS = (
         600,
     ),
     Topic(
+        "fetch",
+        f"{UP}/{{device}}/fetch",
+        "up",
+        False,
+        FetchMessage,
+        "a part of a release that is asked for, where the device fetches over the broker",
+        30,
+    ),
+    Topic(
         "desired",
         f"{DOWN}/{{device}}/desired",
         "down",
@@ -124,6 +134,15 @@ TOPICS = (
         CommandMessage,
         "a command to do once",
         60,
+    ),
+    Topic(
+        "chunk",
+        f"{DOWN}/{{device}}/chunk",
+        "down",
+        False,
+        ChunkMessage,
+        "the part that was asked for",
+        30,
     ),
     Topic(
         "announce",
@@ -180,6 +199,11 @@ def reply(device: str, command_id: str) -> str:
     return f"{UP}/{_named('device', device)}/reply/{_named('command id', command_id)}"
 
 
+def fetch(device: str) -> str:
+    """Topic on which a device asks for parts of files."""
+    return f"{UP}/{_named('device', device)}/fetch"
+
+
 def desired(device: str) -> str:
     """Topic of what a device shall run."""
     return f"{DOWN}/{_named('device', device)}/desired"
@@ -190,13 +214,22 @@ def cmd(device: str) -> str:
     return f"{DOWN}/{_named('device', device)}/cmd"
 
 
+def chunk(device: str) -> str:
+    """Topic of the parts of files that a device asked for."""
+    return f"{DOWN}/{_named('device', device)}/chunk"
+
+
 ANNOUNCE = f"{DOWN}/all/announce"
 """Topic of what is said to every device."""
 
+FETCHES = f"{UP}/+/fetch"
+"""Filter for what every device asks of whoever serves the repository."""
 
-def everything_to(device: str) -> tuple[str, ...]:
-    """What a device subscribes to."""
-    return desired(device), cmd(device), ANNOUNCE
+
+def everything_to(device: str, *, chunks: bool = False) -> tuple[str, ...]:
+    """What a device subscribes to; `chunks`: it fetches releases over the broker."""
+    always = desired(device), cmd(device), ANNOUNCE
+    return (*always, chunk(device)) if chunks else always
 
 
 def everything_from(device: str | None = None) -> str:

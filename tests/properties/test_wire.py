@@ -142,6 +142,20 @@ asked = st.one_of(
         by=words,
     ),
     st.builds(wire.AnnounceMessage, about=lines),
+    st.builds(
+        wire.FetchMessage,
+        path=st.text(min_size=1, max_size=20),
+        offset=st.integers(0, 2**53),
+        length=st.integers(1, wire.MOST_CHUNK_BYTES),
+    ),
+    st.builds(
+        wire.ChunkMessage,
+        path=words,
+        offset=counts,
+        status=counts,
+        size=st.integers(0, 2**53),
+        data=st.binary(max_size=40),
+    ),
 )
 links = st.one_of(
     frames,
