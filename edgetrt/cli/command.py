@@ -44,7 +44,7 @@ def command(
 
     message = _message(name, arguments or [])
     limit_s = wait if wait is not None else _deadline_s(name) + _SLACK_S
-    reply = asyncio.run(_exchange(_broker(broker, config), device, message, limit_s))
+    reply = asyncio.run(_exchange(named_broker(broker, config), device, message, limit_s))
     picture = reply.result.pop("data", None) if output is not None else None
     if output is not None and isinstance(picture, str):
         _save(output, picture)
@@ -92,7 +92,8 @@ def _deadline_s(name: str) -> float:
     return TABLE[name].deadline_s if name in TABLE else _SLACK_S
 
 
-def _broker(broker: str | None, config: Path | None) -> Any:
+def named_broker(broker: str | None, config: Path | None) -> Any:
+    """Where the broker is and who we are to it, from the command line; else the one of this machine."""
     from edgetrt import app, document
     from edgetrt import config as configs
 

@@ -10,6 +10,7 @@ import typer
 
 from edgetrt.cli.assign import HERE, Folder, assign, bundle
 from edgetrt.cli.output import out, print_json
+from edgetrt.cli.serve import serve
 from edgetrt.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ app = typer.Typer(help="Make, sign, publish and check releases.", no_args_is_hel
 
 app.command()(assign)
 app.command()(bundle)
+app.command()(serve)
 
 Keys = Annotated[Path | None, typer.Option(help="Folder of keys; default: keys/ beside it.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]

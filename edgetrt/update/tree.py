@@ -1,0 +1,90 @@
+"""A folder that others may read from: regular files below it, and nothing that only seems to be."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgetrt.errors import ConfigError
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+"""`O_NONBLOCK`: a pipe that nobody writes to must not keep everybody waiting."""
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO)
+"""Links and pipes among them. Anything else may be over soon, and is no word about the file."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a file; `status` as in HTTP, `size` of the whole file."""
+
+    status: int
+    size: int = 0
+    data: bytes = b""
+
+
+class Tree:
+    """Reads parts of files below a folder; writes nothing, and follows no link.
+
+    Args:
+        root: the folder; a link to it is followed when it is opened here, none below it ever is.
+
+    Raises:
+        ConfigError: there is no such folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        try:
+            self._root = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise ConfigError(
+                f"{root}: cannot be served: {error.strerror}",
+                "Name the folder `public` of a repository, or a copy of it.",
+            ) from error
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        os.close(self._root)
+
+    def read(self, path: str, offset: int, length: int) -> Part:
+        """Read at most `length` bytes from an offset; 404 for what is no file of this tree."""
+        names = path.split("/")
+        if any(name in ("", ".", "..") or "\0" in name for name in names):
+            return Part(404)
+        try:
+            with self._opened(names) as file:
+                found = os.fstat(file)
+                if not stat.S_ISREG(found.st_mode):
+                    return Part(404)
+                if offset > found.st_size:
+                    return Part(416, found.st_size)
+                return Part(200, found.st_size, _read(file, offset, length))
+        except OSError as error:
+            return Part(404 if error.errno in _NOT_THERE else 503)
+        except ValueError:  # no name that a file could have
+            return Part(404)
+
+    @contextlib.contextmanager
+    def _opened(self, names: list[str]) -> Iterator[int]:
+        """Open a file step by step, so that no link on the way leads elsewhere."""
+        with contextlib.ExitStack() as stack:
+            at = self._root
+            for name in names[:-1]:
+                at = os.open(name, _FOLDER, dir_fd=at)
+                stack.callback(os.close, at)
+            file = os.open(names[-1], _FILE, dir_fd=at)
+            stack.callback(os.close, file)
+            yield file
+
+
+def _read(file: int, offset: int, length: int) -> bytes:
+    pieces = []
+    while length > 0 and (piece := os.pread(file, length, offset)):
+        pieces.append(piece)
+        offset, length = offset + len(piece), length - len(piece)
+    return b"".join(pieces)
