@@ -18,6 +18,8 @@ Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9-]{1,63}\Z")]
 
 Positive = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
 Unit = Annotated[float, msgspec.Meta(ge=0, le=1)]
+OVER_MQTT = "mqtt"
+"""Stands for the address of a repository that is fetched from through the broker."""
 CREDENTIAL = "credential:"
 """What starts the name of a file in systemd's folder of credentials, as in `credential:device.key`."""
 
@@ -206,14 +208,17 @@ class MetricsConfig(Struct, frozen=True):
 class UpdateConfig(Struct, frozen=True):
     """Where releases come from. Without a repository they come in bundles only.
 
-    `repository` is the address of its `public` folder, `mirrors` those of others with the same files.
-    `root` is the first root metadata, which the device trusts from the start. `allow_http` takes plain
-    http from other machines; `trust_clock` takes the clock's word where there is no time source.
+    `repository` is the address of its `public` folder, `mirrors` those of others with the same files;
+    the word `mqtt` instead of one is whoever serves it at this device's broker, and `chunk_kb` how much
+    is asked for at a time there. `root` is the first root metadata, which the device trusts from the
+    start. `allow_http` takes plain http from other machines; `trust_clock` takes the clock's word where
+    there is no time source.
     """
 
     root: str
     repository: str | None = None
     mirrors: tuple[str, ...] = ()
+    chunk_kb: Annotated[int, msgspec.Meta(ge=1, le=128)] = 64
     ca_file: str | None = None
     allow_http: bool = False
     trust_clock: bool = False

@@ -385,6 +385,7 @@ class Transport(Protocol):
         *,
         retain: bool = False,
         expiry_s: int | None = None,
+        exchange: Exchange | None = None,
     ) -> None:
         """Publish as `publish` does, without a task that waits; messages leave in this order.
 

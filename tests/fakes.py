@@ -528,6 +528,7 @@ class FakeTransport:
         *,
         retain: bool = False,
         expiry_s: int | None = None,
+        exchange: Exchange | None = None,
     ) -> None:
         if not self._state.connected:
             raise NotConnectedError(f"publish to {topic}: {self._state.reason}")
@@ -540,6 +541,8 @@ class FakeTransport:
             error = answer.exception()
             if error is None:
                 self.published.append((topic, payload, retain))
+                if exchange is not None:
+                    self.correlations.append(exchange.correlation)
             done(error if isinstance(error, TransportError) else None)
 
         answer = loop.create_future()

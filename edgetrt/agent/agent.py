@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from edgetrt import wire
 from edgetrt.agent import metrics
+from edgetrt.agent.chunks import Chunks
 from edgetrt.agent.desk import Desk
 from edgetrt.agent.entry import Moment
 from edgetrt.agent.home_assistant import HomeAssistant
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgetrt.agent.identity import Identity
+    from edgetrt.agent.inbound import Handler
     from edgetrt.agent.keeper import Store
     from edgetrt.agent.updating import Updating
     from edgetrt.agent.verdict import Demand
@@ -158,6 +160,7 @@ class Agent:
             state_folder=self._state_folder,
             desired=None if self._updating is None else self._updating.take,
             status=twins.heard,
+            chunk=self._chunks(),
             updating=lambda: self._updating is not None and _is_underway(self._updating.report),
         )
         self._reporter = Reporter(
@@ -195,6 +198,13 @@ class Agent:
         )
         if self._updating is not None:
             self._updating.connect(self._on_update, self._remote.settle, self._on_demands)
+
+    def _chunks(self) -> Handler | None:
+        """Who takes what the broker brings of a release, where it may."""
+        line = None if self._updating is None else self._updating.line
+        if line is None:
+            return None
+        return Chunks(self._identity.device, self._transport, line).take
 
     def _parts(self) -> list[Coroutine[None, None, None]]:
         parts = [

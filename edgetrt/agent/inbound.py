@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-MOST_BYTES = {"desired": 64 * 1024, "cmd": 16 * 1024, "announce": 4 * 1024, "status": 4 * 1024}
+MOST_BYTES = {
+    "desired": 64 * 1024,
+    "cmd": 16 * 1024,
+    "announce": 4 * 1024,
+    "status": 4 * 1024,
+    "chunk": 3 * wire.MOST_CHUNK_BYTES // 2,
+}
 """Of a message, by the name of its topic."""
 
 Handler = Callable[["Message"], None]

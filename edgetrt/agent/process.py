@@ -79,7 +79,9 @@ def run_agent(
         transport = connect(
             identity.device,
             lambda: last_will(identity, time.time()),
-            subscriptions=wire.everything_to(identity.device),
+            subscriptions=wire.everything_to(
+                identity.device, chunks=updating is not None and updating.line is not None
+            ),
             recalled=(wire.status(identity.device),),
         )
         path = None if folder is None else folder / "outbox" / f"{identity.device}.db"

@@ -52,6 +52,7 @@ class Remote:
         run_folder: where the runtime's socket is; None = there is none.
         state_folder: what survives; None = nothing does.
         status: looks at our own status as the broker kept it.
+        chunk: takes parts of a release; None = they do not come through the broker.
         desired: takes a signed `desired`; None = this device takes none.
         updating: whether an update is on its way.
         table: every command.
@@ -75,6 +76,7 @@ class Remote:
         run_folder: Path | None = None,
         state_folder: Path | None = None,
         status: Handler = lambda _: None,
+        chunk: Handler | None = None,
         desired: Callable[[bytes], None] | None = None,
         updating: Callable[[], bool] = lambda: False,
         table: Mapping[str, Command] = TABLE,
@@ -105,6 +107,8 @@ class Remote:
             "announce": _announced,
             "status": status,
         }
+        if chunk is not None:
+            handlers["chunk"] = chunk
         if desired is not None:
             handlers["desired"] = lambda message: desired(message.payload)
         elif plain:

@@ -24,6 +24,7 @@ from edgetrt.update.record import alone
 if TYPE_CHECKING:
     from edgetrt.agent.verdict import Demand
     from edgetrt.agent.watch import Watch
+    from edgetrt.update.line import Line
     from edgetrt.update.local import Local
     from edgetrt.update.ports import Engines
     from edgetrt.update.record import Check, Record
@@ -55,9 +56,10 @@ class Updating:
         watch: gets what the runtime reports, for the proof.
         stop: set when the agent stops; whoever waits in a step looks at it.
         demands: reads what is to run now.
+        line: over which releases come through the broker; None = they do not.
 
     Attributes:
-        watch: as given.
+        watch, line: as given.
         report: what is told of updates; replaced as a whole.
         demands: what was to run when that changed last.
     """
@@ -70,8 +72,9 @@ class Updating:
         watch: Watch,
         stop: threading.Event,
         demands: Callable[[], Mapping[str, Demand]] = dict,
+        line: Line | None = None,
     ) -> None:
-        self.watch = watch
+        self.watch, self.line = watch, line
         self.report = wire.UpdateReport()
         self._local, self._engines, self._stop = local, engines, stop
         self._machine = local.machine(switching.steps(), self._told)

@@ -56,7 +56,8 @@ def open_updating(
     from edgetrt.agent.updating import Updating
     from edgetrt.agent.watch import Watch
     from edgetrt.update.gate import Gate
-    from edgetrt.update.local import assemble
+    from edgetrt.update.line import Line
+    from edgetrt.update.local import assemble, is_over_mqtt
     from edgetrt.update.steps import Switching
 
     root, stop, watch = updates_dir(), threading.Event(), Watch()
@@ -67,7 +68,8 @@ def open_updating(
     def rates_hz() -> dict[str, float | None]:
         return {of: demand.rate_hz for of, demand in updating.demands.items()}
 
-    local = assemble(name, host(), device.update, path, root, progress, trusting=TrustProcess)
+    line = Line() if is_over_mqtt(device.update) else None
+    local = assemble(name, host(), device.update, path, root, progress, line, TrustProcess)
 
     def look(shadow: int) -> Answer:
         return look_again(sockets / RUNTIME_SOCKET, shadow=shadow)
@@ -75,7 +77,7 @@ def open_updating(
     engines = UnitEngines(root, workers(), look, stop.is_set)
     prover = WatchProver(watch, rates_hz, board)
     switching = Switching(local.layout, engines, Gate(root, BoardHeadroom(board)), prover)
-    updating = Updating(local, switching, engines, watch, stop, demands)
+    updating = Updating(local, switching, engines, watch, stop, demands, line)
     return updating
 
 

@@ -148,6 +148,7 @@ class MqttTransport:
         *,
         retain: bool = False,
         expiry_s: int | None = None,
+        exchange: Exchange | None = None,
     ) -> None:
         """Publish with QoS 1 without waiting; `done` is told once, with None or with why not.
 
@@ -155,7 +156,9 @@ class MqttTransport:
             NotConnectedError: no connection now.
             TransportError: the broker does not take messages of this length.
         """
-        self._connected(topic).post(topic, payload, done, retain=retain, expiry_s=expiry_s)
+        self._connected(topic).post(
+            topic, payload, done, retain=retain, expiry_s=expiry_s, exchange=exchange
+        )
 
     def _connected(self, topic: str) -> Connection:
         if self._connection is None:

@@ -7,12 +7,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgetrt.config import UpdateConfig
+from edgetrt.config import OVER_MQTT, UpdateConfig
 from edgetrt.document import beside
 from edgetrt.errors import ConfigError
+from edgetrt.update.chunks import ChunkOrigin
 from edgetrt.update.fetch import Progress
 from edgetrt.update.layout import Layout
+from edgetrt.update.line import Line
 from edgetrt.update.machine import Machine, Ports
+from edgetrt.update.origin import Origin
 from edgetrt.update.ports import Trusting
 from edgetrt.update.record import FileStore, Record
 from edgetrt.update.release import Host
@@ -58,6 +61,7 @@ def assemble(
     path: Path,
     folder: Path,
     progress: Progress = lambda *_: None,
+    line: Line | None = None,
     trusting: Callable[[Path, bytes, bool], Trusting] | None = None,
 ) -> Local:
     """Put them together.
@@ -69,6 +73,7 @@ def assemble(
         path: the file they come from; paths in them are relative to it.
         folder: of updates.
         progress: is told of downloads.
+        line: to whoever serves the repository over the broker; only the agent has one.
         trusting: makes what knows whose word counts, from its folder, the first root metadata, and
             whether a person vouches for the clock; None = in this process.
 
@@ -78,8 +83,14 @@ def assemble(
     layout = Layout(folder)
     root = _root(beside(path, config.root))
     trust = (trusting or _here)(layout.trust, root, config.trust_clock)
-    verifying = Verifying(device, host, layout, trust, _sources(config, path), progress)
+    sources = _sources(config, path, line or Line())
+    verifying = Verifying(device, host, layout, trust, sources, progress)
     return Local(device, layout, FileStore(folder), Requests(folder), verifying)
+
+
+def is_over_mqtt(config: UpdateConfig) -> bool:
+    """Whether any of it comes through the broker."""
+    return OVER_MQTT in (config.repository, *config.mirrors)
 
 
 def _here(folder: Path, root: bytes, trust_clock: bool) -> Trusting:
@@ -99,12 +110,14 @@ def _root(path: Path) -> bytes:
         ) from error
 
 
-def _sources(config: UpdateConfig, path: Path) -> Sources | None:
+def _sources(config: UpdateConfig, path: Path, line: Line) -> Sources | None:
     if config.repository is None:
         return None
     ca_file = None if config.ca_file is None else beside(path, config.ca_file)
 
-    def origin(base: str, folder: str) -> WebOrigin:
+    def origin(base: str, folder: str) -> Origin:
+        if base == OVER_MQTT:
+            return ChunkOrigin(line, folder, chunk_bytes=config.chunk_kb * 1024)
         url = f"{base.rstrip('/')}/{folder}"
         return WebOrigin(url, allow_http=config.allow_http, ca_file=ca_file)
 

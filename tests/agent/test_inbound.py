@@ -66,6 +66,7 @@ def test_too_long_a_message_is_not_even_read(name: str) -> None:
         "cmd": wire.cmd("cam-1"),
         "desired": wire.desired("cam-1"),
         "announce": wire.ANNOUNCE,
+        "chunk": wire.chunk("cam-1"),
         "status": wire.status("cam-1"),
     }
     part = inbound(**{name: lambda message: taken.append(message.payload)})
