@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING
 
 from edgetrt import journal
 from edgetrt.errors import CudaError, EdgetrtError
-from edgetrt.runtime.shadow import Agreement
+from edgetrt.runtime.aside import aside, may_come_back
+from edgetrt.runtime.shadow import WITHIN_S, Agreement, Trials
 from edgetrt.types import Grant
 from edgetrt.wire import Taken
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 SWAP_S = 20.0
 """How long a pipeline may take to come to its next frame boundary."""
 
@@ -33,8 +31,6 @@ LOAD_S = 200.0
 """How long a pipeline that has just begun may take to load its network before who asks is told."""
 
 _GLANCE_S = 0.02
-_PRIORITY = 5
-"""Nice value at which a new network is warmed and compared: the pipelines go before."""
 
 STOP_S = 20.0
 """How long a pipeline may take to end; a camera's read comes back within half a second."""
@@ -108,10 +104,14 @@ class Crew:
 
     Args:
         frames: frames that each pipeline looks at before it ends; None = to the end of its source.
+        shadow_s: how long all shadow runs of one look take together.
+        stop_s: how long a pipeline may take to end.
     """
 
-    def __init__(self, frames: int | None = None) -> None:
-        self._frames = frames
+    def __init__(
+        self, frames: int | None = None, shadow_s: float = WITHIN_S, stop_s: float = STOP_S
+    ) -> None:
+        self._frames, self._shadow_s, self._stop_s = frames, shadow_s, stop_s
         self._posts: dict[str, Post] = {}
         self._applying = threading.Lock()
         self._guard = threading.Lock()
@@ -181,7 +181,8 @@ class Crew:
             jobs, here = look(), self._list()
             names = [name for name in {**jobs, **here} if only in ("", name)]
             names.sort(key=lambda name: _turn(here.get(name), jobs.get(name)))
-            return [self._settle(n, jobs.get(n), shadow) for n in names if not self._closed]
+            trials = Trials(shadow, _count(here, jobs, names), self._shadow_s)
+            return [self._settle(n, jobs.get(n), trials) for n in names if not self._closed]
 
     def close(self, patience_s: float = STOP_S) -> bool:
         """End every pipeline and wait for it; True when none of them failed."""
@@ -202,11 +203,11 @@ class Crew:
         with self._guard:
             return dict(self._posts)
 
-    def _settle(self, name: str, job: Job | None, shadow: int) -> Taken:
+    def _settle(self, name: str, job: Job | None, trials: Trials) -> Taken:
         post = self._posts.get(name)
         try:
             if post is not None and job is not None and _swaps(post, job):
-                return self._swapped(post, job, shadow)
+                return self._swapped(post, job, trials)
             did = self._change(name, post, job)
             why = self._await_engine(name) if did == "kept" else ""
         except EdgetrtError as error:
@@ -251,12 +252,12 @@ class Crew:
         post.take(job)
         return "kept"
 
-    def _swapped(self, post: Post, job: Job, shadow: int) -> Taken:
+    def _swapped(self, post: Post, job: Job, trials: Trials) -> Taken:
         """Load and warm the new network, let it look at live frames first if wanted, and swap it in."""
         network, agreed = ready(job), Agreement(None, 0)
-        if shadow > 0 and post.supervisor.pipeline is not None:
+        if trials.frames > 0 and post.supervisor.pipeline is not None:
             try:
-                agreed = _aside(lambda: post.supervisor.shadow(network, shadow))
+                agreed = aside(lambda: trials.run(partial(post.supervisor.shadow, network)))
             except BaseException:
                 network.close()
                 raise
@@ -299,9 +300,9 @@ class Crew:
     def _replace(self, post: Post, job: Job) -> None:
         """End a pipeline and begin its new job; the old one again where that cannot be begun."""
         network = ready(job)
-        if not post.end(STOP_S):
+        if not post.end(self._stop_s):
             network.close()
-            raise _hangs(job.name)
+            raise _hangs(job.name, self._stop_s)
         try:
             self._take_on(job, network)
         except EdgetrtError:
@@ -309,15 +310,15 @@ class Crew:
             raise
 
     def _dismiss(self, name: str, post: Post | None) -> None:
-        if post is not None and not post.end(STOP_S):
-            raise _hangs(name)
+        if post is not None and not post.end(self._stop_s):
+            raise _hangs(name, self._stop_s)
         with self._guard:
             self._posts.pop(name, None)
 
 
-def _hangs(name: str) -> EdgetrtError:
+def _hangs(name: str, within_s: float) -> EdgetrtError:
     return EdgetrtError(
-        f"pipeline {name!r}: it did not end within {STOP_S:.0f} s",
+        f"pipeline {name!r}: it did not end within {within_s:g} s",
         "The watchdog ends the process when it hangs for good.",
     )
 
@@ -328,23 +329,13 @@ def ready(job: Job) -> Network:
     Raises:
         EdgetrtError: it cannot be loaded, or does not run.
     """
-    network = job.load()
+    network = aside(job.load) if may_come_back() else job.load()
     try:
-        _aside(network.warm)
+        aside(network.warm)
     except BaseException:
         network.close()
         raise
     return network
-
-
-def _aside(work: Callable[[], T]) -> T:
-    """Do something with what the pipelines leave over; not loading, whose threads would stay so."""
-    with ThreadPoolExecutor(1, "aside", _step_back) as thread:
-        return thread.submit(work).result()
-
-
-def _step_back() -> None:
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _PRIORITY)
 
 
 def _anew(post: Post, job: Job) -> bool:
@@ -357,6 +348,12 @@ def _anew(post: Post, job: Job) -> bool:
 def _swaps(post: Post, job: Job) -> bool:
     """Whether another network, and nothing but the rate besides, is all that changes."""
     return not _anew(post, job) and not post.over and post.job.network != job.network
+
+
+def _count(here: Mapping[str, Post], jobs: Mapping[str, Job], names: Sequence[str]) -> int:
+    """How many of them are swaps."""
+    both = [(here[name], jobs[name]) for name in names if name in here and name in jobs]
+    return sum(_swaps(post, job) for post, job in both)
 
 
 def _turn(post: Post | None, job: Job | None) -> int:

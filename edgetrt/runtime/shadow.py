@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 SAME_IOU = 0.5
 """Overlap from which two boxes of a class are the same object."""
 
-WITHIN_S = 60.0
-"""How long a shadow run takes at most, however few frames came."""
+WITHIN_S = 120.0
+"""How long the shadow runs of one look take together, however few frames came: who asks for the look waits
+240 s for everything, loading included (`asking.LOOK_S`)."""
 
 _PATIENCE_S = 5.0
 
@@ -42,12 +43,44 @@ class Agreement:
     frames: int
 
 
+class Trials:
+    """The shadow runs of one look, one after the other: they share one time.
+
+    What a run does not need of its share, those behind it have.
+
+    Args:
+        frames: to compare in each; 0 = none is wanted.
+        runs: how many there will be at most.
+        within_s: for all of them.
+        monotonic_s: time.
+    """
+
+    def __init__(
+        self,
+        frames: int,
+        runs: int,
+        within_s: float,
+        monotonic_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.frames, self._runs, self._left_s = frames, runs, within_s
+        self._monotonic_s = monotonic_s
+
+    def run(self, compare: Callable[[int, float], Agreement]) -> Agreement:
+        """Let one have its share: `compare` gets the frames and the seconds."""
+        begun_s = self._monotonic_s()
+        try:
+            return compare(self.frames, self._left_s / max(1, self._runs))
+        finally:
+            self._runs -= 1
+            self._left_s = max(0.0, self._left_s - (self._monotonic_s() - begun_s))
+
+
 def shadow(
     network: Network,
     task: Task,
     following: Callable[[float], Result | None],
     frames: int,
-    within_s: float = WITHIN_S,
+    within_s: float,
 ) -> Agreement:
     """Let a network look at live frames that another one has answered.
 

@@ -127,8 +127,10 @@ class Supervisor:
                 self.pipeline.leave.set()
             return not self._over
 
-    def shadow(self, network: Network, frames: int) -> Agreement:
+    def shadow(self, network: Network, frames: int, within_s: float) -> Agreement:
         """Let another network look at this pipeline's frames, with the limits that are in force here.
+
+        See `runtime.shadow.shadow`.
 
         Raises:
             InferenceError: it does not answer.
@@ -137,7 +139,7 @@ class Supervisor:
             task = tuned(network.task, self._tuning.settings)
         except ConfigError:  # limits that it cannot do would be left out of it, too
             task = network.task
-        return shadow(network, task, self.glimpse.next, frames)
+        return shadow(network, task, self.glimpse.next, frames, within_s)
 
     def swap(self, network: Network, timeout_s: float) -> bool:
         """Give the pipeline another network between two frames; False when it did not take it.

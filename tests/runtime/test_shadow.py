@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from edgetrt.asking import look_again
+from edgetrt.errors import InferenceError
 from edgetrt.runtime.network import Network
-from edgetrt.runtime.shadow import shadow
+from edgetrt.runtime.shadow import Agreement, Trials, shadow
 from edgetrt.types import Detections, RawOutput, Result
 from tests.runtime.scenes import backend, frame, network
 from tests.runtime.test_service import did, done, job, running, wait_for
@@ -88,6 +89,41 @@ def test_it_ends_in_time_when_no_frame_comes() -> None:
     found = shadow(network(), Says(boxes()), lambda _: None, 5, within_s=0.05)
 
     assert (found.value, found.frames) == (None, 0)
+
+
+def test_several_runs_share_one_time_and_leave_what_they_do_not_need() -> None:
+    now_s, shares = 100.0, []
+
+    def taking(needed_s: float) -> Callable[[int, float], Agreement]:
+        def compare(frames: int, within_s: float) -> Agreement:
+            nonlocal now_s
+            shares.append(within_s)
+            now_s += min(needed_s, within_s)
+            return Agreement(None, frames)
+
+        return compare
+
+    trials = Trials(7, 4, 120.0, lambda: now_s)
+    for needed_s in (1000.0, 3.0, 1000.0, 1000.0):
+        assert trials.run(taking(needed_s)).frames == 7
+
+    assert shares == pytest.approx([30.0, 30.0, 43.5, 43.5])
+    assert now_s - 100.0 <= 120.0 + 1e-6
+
+
+def test_time_that_one_takes_too_long_is_not_there_for_the_next() -> None:
+    now_s = 0.0
+
+    def overdrawn(frames: int, within_s: float) -> Agreement:
+        nonlocal now_s
+        now_s += 50.0
+        raise InferenceError("at last")
+
+    trials, left = Trials(1, 2, 40.0, lambda: now_s), []
+    with pytest.raises(InferenceError):
+        trials.run(overdrawn)
+    trials.run(lambda frames, within_s: Agreement(None, left.append(within_s) or frames))
+    assert left == [0.0]
 
 
 def test_a_runtime_compares_before_it_swaps(tmp_path: Path) -> None:

@@ -1,0 +1,124 @@
+"""The crew by itself: what it does when a pipeline stands still, and what it leaves to the pipelines."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from edgetrt.runtime.aside import aside, may_come_back
+from edgetrt.runtime.crew import Crew, Job
+from edgetrt.runtime.network import Network
+from edgetrt.types import Frame
+from edgetrt.wire import Taken
+from tests.fakes import FakeSource
+from tests.runtime.scenes import frame, network
+from tests.runtime.test_service import job, wait_for
+
+
+class StuckSource(FakeSource):
+    """A camera whose driver does not come back until a test lets it."""
+
+    def __init__(self) -> None:
+        super().__init__(frame(n) for n in range(10**9))
+        self.stuck, self.free = threading.Event(), threading.Event()
+        self.free.set()
+
+    def read(self, timeout_s: float) -> Frame | None:
+        if not self.free.is_set():
+            self.stuck.set()
+            assert self.free.wait(30)
+        return super().read(timeout_s)
+
+
+@contextmanager
+def at_work(crew: Crew, *jobs: Job) -> Iterator[None]:
+    crew.begin({one.name: one for one in jobs})
+    try:
+        for one in jobs:
+            wait_for(lambda one=one: results(crew, one.name) > 0)  # type: ignore[misc]
+        yield
+    finally:
+        assert crew.close()
+
+
+def results(crew: Crew, name: str) -> int:
+    supervisor = crew.get(name)
+    return 0 if supervisor is None else supervisor.meter.counters.done
+
+
+def look(crew: Crew, *jobs: Job, shadow: int = 0) -> list[Taken]:
+    return crew.apply(lambda: {one.name: one for one in jobs}, shadow=shadow)
+
+
+def test_one_that_was_told_to_end_and_was_too_slow_is_begun_anew() -> None:
+    camera, crew = StuckSource(), Crew(stop_s=0.05)
+    cameras = iter([camera, StuckSource()])
+    wanted = job("a", lambda: next(cameras))
+    with at_work(crew, wanted):
+        camera.free.clear()
+        assert camera.stuck.wait(20)
+        (one,) = look(crew)
+        assert (one.did, one.error) == ("kept", "pipeline 'a': it did not end within 0.05 s")
+        (one,) = look(crew, wanted)
+        assert "did not end" in one.error, "it still holds its camera"
+
+        camera.free.set()
+        old = crew.get("a")
+        assert old is not None
+        wait_for(lambda: old.meter.state == "ended")
+        (one,) = look(crew, wanted)
+        assert (one.did, one.error) == ("restarted", "")
+        wait_for(lambda: crew.get("a") is not old and results(crew, "a") > 0)
+
+
+def test_shadow_runs_of_cameras_that_stand_still_end_together_in_time() -> None:
+    cameras = {name: StuckSource() for name in "abc"}
+    crew = Crew(shadow_s=0.3)
+    jobs = [job(name, lambda camera=camera: camera) for name, camera in cameras.items()]  # type: ignore[misc]
+    with at_work(crew, *jobs):
+        for camera in cameras.values():
+            camera.free.clear()
+            assert camera.stuck.wait(20)
+            threading.Timer(1.0, camera.free.set).start()
+        found = look(crew, *(replace(one, network="second") for one in jobs), shadow=100)
+    assert [(one.did, one.error) for one in found] == [("swapped", "")] * 3
+    assert all(one.compared < 100 for one in found)
+
+
+def test_networks_are_loaded_with_what_the_pipelines_leave_over() -> None:
+    usual, seen = os.getpriority(os.PRIO_PROCESS, 0), []
+    pool = threading.Event()
+    stays: list[threading.Thread] = []
+
+    def load() -> Network:
+        seen.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        stays.append(threading.Thread(target=pool.wait, args=(30,)))
+        stays[0].start()
+        return network(fingerprint="second")
+
+    crew = Crew()
+    with at_work(crew, job("a")):
+        (one,) = look(crew, replace(job("a", engine="second"), load=load))
+        now = os.getpriority(os.PRIO_PROCESS, stays[0].native_id or 0)
+    pool.set()
+    stays[0].join(20)
+    assert one.did == "swapped"
+    assert seen == [usual + 10 if may_come_back() else usual]
+    assert now == usual, "what loading leaves behind serves the pipelines"
+
+
+def test_what_is_done_aside_is_done_at_low_priority_and_its_errors_arrive() -> None:
+    usual = os.getpriority(os.PRIO_PROCESS, 0)
+
+    def own() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    assert (aside(own), own()) == (min(19, usual + 10), usual)
+    try:
+        aside(lambda: 1 // 0)
+    except ZeroDivisionError:
+        return
+    raise AssertionError("the error is gone")
