@@ -260,7 +260,7 @@ class Agent:
         self._reporter.due.set()
 
     def _on_demands(self, demands: Mapping[str, Demand]) -> None:
-        self._reporter.demands = demands
+        self._reporter.demand(demands)
         self._reporter.due.set()
 
     def _reported(self) -> tuple[wire.ReportedPipeline, ...]:

@@ -57,7 +57,6 @@ class Reporter:
 
     Attributes:
         latest: the last health that was told.
-        demands: as given; another release brings others.
         update: how far an update is, for the status file; None = this device takes no releases.
     """
 
@@ -92,7 +91,7 @@ class Reporter:
         self._desk = desk
         self._report = report
         self._now = now
-        self.demands = demands
+        self._demands, self._demanded_ns = demands, 0
         self._run_folder = run_folder
         self._state_folder = state_folder
         self._board = board
@@ -103,6 +102,15 @@ class Reporter:
         self._moved_aside = 0
         self._sent_ns = 0
         self._offline_ns: int | None = now().mono_ns
+
+    def demand(self, demands: Mapping[str, Demand]) -> None:
+        """Judge by other demands from now on: another release serves."""
+        self._demands, self._demanded_ns = demands, self._now().mono_ns
+
+    @property
+    def demands(self) -> Mapping[str, Demand]:
+        """What is to run now."""
+        return self._demands
 
     async def run(self) -> None:
         """Tell health until cancelled."""
@@ -174,7 +182,8 @@ class Reporter:
         offline_ns = 0 if self._offline_ns is None else now.mono_ns - self._offline_ns
         return Facts(
             pipelines=pipelines,
-            demands=self.demands,
+            demands=self._demands,
+            demanded_s=(now.mono_ns - self._demanded_ns) * 1e-9,
             settings=self._settings(),
             before=before,
             restarts=restarts,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -24,6 +25,8 @@ _FEW_FRAMES = 20
 _FAILING_RATE = 0.1
 _FAILING_FREE = 0.4
 """Share of a limit at which degraded becomes failing."""
+_OPENING_S = 3.0
+"""How long the agent's start may take to open the outbox before anybody hears of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,7 @@ class Facts:
         offline_s: since the connection was lost; 0 while there is one.
         board: temperatures and power mode.
         overcurrents: how often in the last minute the board slowed down because it drew too much.
+        demanded_s: since the demands are these; a report from before does not know them.
     """
 
     pipelines: tuple[PipelineReport, ...]
@@ -70,6 +74,7 @@ class Facts:
     offline_s: float = 0.0
     board: BoardState = field(default_factory=BoardState)
     overcurrents: int = 0
+    demanded_s: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +167,8 @@ def _running(report: PipelineReport, facts: Facts, limits: HealthConfig) -> Iter
                 name,
                 f"{spent.dropped} of {spent.read} frames, at most {limits.dropped:.0%}",
             )
-    if demand.engine and not demand.engine.startswith(report.engine):
+    heard = report.age_s < facts.demanded_s
+    if heard and demand.engine and not demand.engine.startswith(report.engine):
         yield _degraded(
             "engine", name, f"runs {report.engine[:12]}, deployed was {demand.engine[:12]}"
         )
@@ -198,7 +204,8 @@ def _agent(facts: Facts, limits: HealthConfig) -> Iterator[Reason]:
 
 def _outbox(facts: Facts, limits: HealthConfig) -> Iterator[Reason]:
     outbox = facts.outbox
-    if outbox.store == "disk" and outbox.error:
+    opening = facts.agent.uptime_s < _OPENING_S
+    if outbox.store == "disk" and outbox.error and not opening:
         yield _degraded("store", "outbox", f"{outbox.error}; what waits is in memory only")
     held = sum(outbox.bytes.values())
     if outbox.limit_bytes and held > limits.outbox * outbox.limit_bytes:

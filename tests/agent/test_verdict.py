@@ -125,6 +125,19 @@ def test_without_a_demand_there_is_no_rate_to_miss_but_drops_count() -> None:
     assert codes(facts(report(counters=Counters(read=900, done=300, dropped=600)))) == []
 
 
+def test_a_report_from_before_the_switch_says_nothing_of_the_engine() -> None:
+    older, newer = report(engine="ffff", age_s=0.8), report(engine="ffff", age_s=0.1)
+    assert codes(facts(older, demanded_s=0.5)) == []
+    assert codes(facts(newer, demanded_s=0.5)) == [("degraded", "engine", "street")]
+
+
+def test_an_outbox_may_take_a_moment_to_open() -> None:
+    outbox = OutboxReport(store="disk", error="not opened yet")
+    young, grown = (AgentReport(rss_bytes=None, uptime_s=s) for s in (0.5, 5.0))
+    assert codes(facts(outbox=outbox, agent=young)) == []
+    assert codes(facts(outbox=outbox, agent=grown)) == [("degraded", "store", "outbox")]
+
+
 def test_only_the_last_minute_counts() -> None:
     now = Counters(read=2000, done=1900, refused=100)
     assert codes(facts(report(counters=now), before={"street": Counters(1900, 1800, 0, 100)})) == []
