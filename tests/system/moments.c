@@ -1,8 +1,9 @@
 /* A process that stops itself at a drawn moment of an update, so that a kill arrives right there.
  *
  * Put before libc, it follows which state the device's update.json has been given, and stops the process
- * (SIGSTOP) before the n-th change below the folder of updates since a wanted state was stored, or so many
- * microseconds behind that. Who watches shares a page of memory with it (tests/system/moments.py). */
+ * (SIGSTOP) so many microseconds after a wanted state was stored; or it stops whoever is about to make
+ * the n-th change below the folder of updates since then, the process itself or one that it has started.
+ * Who watches shares a page of memory with them (tests/system/moments.py). */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -51,7 +52,6 @@ __attribute__((constructor)) static void begin(void) {
     if (fd < 0) return;
     void *found = mmap(NULL, sizeof *page, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     close(fd);
-    unsetenv("LD_PRELOAD"); /* not in its children */
     if (found == MAP_FAILED) return;
     snprintf(below, sizeof below, "%s/", folder);
     snprintf(stored, sizeof stored, "%s/update.json", folder);
@@ -59,14 +59,15 @@ __attribute__((constructor)) static void begin(void) {
 }
 
 static void stop(void) {
-    page->phase = STOPPED;
-    raise(SIGSTOP);
+    int32_t inside = INSIDE; /* one process stops, once */
+    if (__atomic_compare_exchange_n(&page->phase, &inside, STOPPED, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+        raise(SIGSTOP);
 }
 
 static void *wait_then_stop(void *left_us) {
     struct timespec t = {(int64_t)left_us / 1000000, (int64_t)left_us % 1000000 * 1000};
     nanosleep(&t, NULL);
-    if (page->phase == INSIDE) stop();
+    stop();
     return NULL;
 }
 
@@ -116,7 +117,7 @@ static void follow(void) {
 
 static void change(const char *path) {
     if (!page || strncmp(path, below, strlen(below)) != 0) return;
-    int64_t seen = page->seen++;
+    int64_t seen = __atomic_fetch_add(&page->seen, 1, __ATOMIC_SEQ_CST);
     if (page->phase == INSIDE && page->change >= 0 && seen == page->change) stop();
 }
 

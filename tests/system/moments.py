@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import mmap
+import os
 import subprocess
 import time
 from collections.abc import Callable
@@ -17,7 +19,7 @@ LABELS = (*(state.value for state in State), END)
 """In the order in which an update goes through them."""
 
 WHO = ("agent", "runtime", "build", "all")
-"""What is killed: one of the processes, `all` of them, as a plug does; `build` is what the agent started."""
+"""What is killed: one of the processes, or `all` of them and what they have started, as a plug does."""
 
 _IDLE, _ARMED, _INSIDE, _MISSED, _STOPPED = range(5)
 _LIBRARY = Path(__file__).with_name("moments.c")
@@ -159,6 +161,14 @@ class Stopper:
         return [Span(one.state.decode(), one.changes, one.us) for one in found]
 
 
+def builds(pid: int) -> bool:
+    """Whether a process is a part of a build."""
+    with contextlib.suppress(OSError):
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        return b"build" in command or b"edgetrt.rehearsal" in command
+    return False
+
+
 def descendants(pid: int) -> list[int]:
     """Every process below one, the nearest first."""
     found = []
@@ -166,3 +176,9 @@ def descendants(pid: int) -> list[int]:
         for child in map(int, (task / "children").read_text().split()):
             found += [child, *descendants(child)]
     return found
+
+
+def send(pid: int, number: int) -> None:
+    """Send a signal to a process that may have ended."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
