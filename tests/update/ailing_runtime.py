@@ -1,7 +1,7 @@
 """The runtime with networks that misbehave in native code: `python -m tests.update.ailing_runtime runtime …`.
 
 A network whose first node is called `leaks` keeps two megabytes of every inference; one called `crashes`
-reads address 0 after a while. Nothing else differs from `edgetrt runtime`.
+reads address 0 after a while, one called `stumbles` at once. Nothing else differs from `edgetrt runtime`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Ailing(onnxruntime.OnnxRuntimeBackend):
     ) -> onnxruntime.OnnxRuntimeSession:
         session = super().load(model, threads, shapes)
         data = Path(model).read_bytes()
-        for name, how in (("leaks", leak), ("crashes", crash)):
+        for name, how in (("leaks", leak), ("crashes", crash), ("stumbles", stumble)):
             if name.encode() in data:
                 ail(session, how())
         return session
@@ -61,6 +61,13 @@ def crash() -> Callable[[], None]:
         done.append(1)
         if len(done) > SOUND:
             ctypes.string_at(0)
+
+    return ailment
+
+
+def stumble() -> Callable[[], None]:
+    def ailment() -> None:
+        ctypes.string_at(0)
 
     return ailment
 
