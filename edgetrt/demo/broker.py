@@ -43,7 +43,7 @@ class Broker:
         config = self._folder / "mosquitto.conf"
         config.write_text(
             f"listener {self.port} 127.0.0.1\nallow_anonymous true\npersistence false\n"
-            "max_queued_messages 100000\n"
+            "max_queued_messages 100000\nset_tcp_nodelay true\n"
         )
         self._folder.chmod(0o755)  # started by root, mosquitto reads its file as user mosquitto
         with self._log.open("wb") as log:

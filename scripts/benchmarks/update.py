@@ -22,10 +22,12 @@ from edgetrt.update import keys
 from edgetrt.update.clock import SystemWallClock
 from edgetrt.update.desired import Desired, sign, verify
 from edgetrt.update.fetch import Wanted, fetch
+from edgetrt.update.origin import Origin
 from edgetrt.update.repository import Repository
 from edgetrt.update.trust import Trust
 from edgetrt.update.web import WebOrigin
 from scripts.benchmarks.figures import Figure, paired_ratio, report
+from scripts.benchmarks.over_broker import broker_figures
 
 ROLES = ("root", "targets", "snapshot", "timestamp", "assignment")
 PIECE = 1 << 16
@@ -128,11 +130,24 @@ def _desired() -> Desired:
 
 
 def fetch_figures(folder: Path, megabytes: int, runs: int, link_mbit: float) -> Iterator[Figure]:
-    """Ours and curl in turn: paced like a link, and as fast as this machine can."""
+    """Ours and curl in turn: paced like a link, and as fast as this machine can; then the broker."""
     data = bytes(range(256)) * (megabytes * 4096)
-    (folder / "site").mkdir()
-    (folder / "site/file").write_bytes(data)
+    site = folder / "site/targets"
+    site.mkdir(parents=True)
+    (site / "file").write_bytes(data)
     wanted = Wanted("file", hashlib.sha256(data).hexdigest(), len(data))
+    yield from _beside_curl(folder, site, wanted, runs, link_mbit)
+
+    def once(origin: Origin) -> float:
+        return _ours(origin, wanted, folder / "ours")
+
+    with serving(site, 0.0) as url:
+        yield from broker_figures(folder, site.parent, once, WebOrigin(url), runs)
+
+
+def _beside_curl(
+    folder: Path, site: Path, wanted: Wanted, runs: int, link_mbit: float
+) -> Iterator[Figure]:
     if shutil.which("curl") is None:
         yield Figure("fetch_ratio", None, "", 1.05, note="curl is not installed")
         return
@@ -140,20 +155,20 @@ def fetch_figures(folder: Path, megabytes: int, runs: int, link_mbit: float) -> 
         ("fetch_ratio", link_mbit * 1e6 / 8, 1.05),
         ("fetch_ratio_unpaced", 0.0, None),
     ):
-        with serving(folder / "site", rate) as url:
+        with serving(site, rate) as url:
             ours, theirs = [], []
             for _ in range(runs):
-                ours.append(_ours(url, wanted, folder / "ours"))
+                ours.append(_ours(WebOrigin(url), wanted, folder / "ours"))
                 theirs.append(_curl(url, folder / "theirs"))
         note = f"ours {statistics.median(ours):.3f} s, curl {statistics.median(theirs):.3f} s"
         note += "; ours hashes and flushes to the disk, curl does neither"
         yield Figure(name, paired_ratio(ours, theirs), "", goal, note=note)
 
 
-def _ours(url: str, wanted: Wanted, folder: Path) -> float:
+def _ours(origin: Origin, wanted: Wanted, folder: Path) -> float:
     shutil.rmtree(folder, ignore_errors=True)
     begun = time.perf_counter()
-    fetch(wanted, [WebOrigin(url)], folder)
+    fetch(wanted, [origin], folder)
     return time.perf_counter() - begun
 
 
