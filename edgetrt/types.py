@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 PixelFormat = Literal["rgb", "bgr", "gray", "rgbx", "bgrx", "nv12", "yuyv"]
 YuvColor = Literal["bt601", "bt601-full", "bt709", "bt709-full", "bt2020"]
-TaskName = Literal["detect", "raw"]
 
 Shape = tuple[int, ...]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from edgetrt.measuring import Measured
+    from edgetrt.deploy.measuring import Measured
 
 
 def bench(
@@ -29,8 +29,8 @@ def bench(
 ) -> None:
     """Measure throughput and latency in trtexec's words, and where a frame's time goes."""
     from edgetrt import config as configs
-    from edgetrt import measuring
     from edgetrt.cli.output import out, print_json
+    from edgetrt.deploy import measuring
 
     measured = measuring.bench(
         Path(what), source, seconds, configs.backend(backend), threads, config

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgetrt.engine.shop import SEARCH_S
+from edgetrt.engine.toolset import SEARCH_S
 
 
 def build(  # each is an option
@@ -43,8 +43,8 @@ def build(  # each is an option
     from edgetrt import config as configs
     from edgetrt.cli.deploy_report import tell
     from edgetrt.cli.progress import Steps
-    from edgetrt.deployment import copy_out, run
-    from edgetrt.request import Request
+    from edgetrt.deploy.deployment import copy_out, run
+    from edgetrt.deploy.request import Request
 
     request = Request(
         what=model,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgetrt.engine.shop import BENCH_S, SEARCH_S
+from edgetrt.engine.toolset import BENCH_S, SEARCH_S
 
 
 def deploy(  # each is an option
@@ -54,8 +54,8 @@ def deploy(  # each is an option
     from edgetrt import config as configs
     from edgetrt.cli.deploy_report import tell
     from edgetrt.cli.progress import Steps
-    from edgetrt.deployment import run
-    from edgetrt.request import Request
+    from edgetrt.deploy.deployment import run
+    from edgetrt.deploy.request import Request
 
     request = Request(
         what=model,

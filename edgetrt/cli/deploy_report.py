@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from edgetrt.deployment import Deployment
+    from edgetrt.deploy.deployment import Deployment
     from edgetrt.engine.report import Placed, Report
 
 

@@ -12,8 +12,8 @@ def rollback(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Let the engine that a pipeline ran before serve again."""
-    from edgetrt import activation
     from edgetrt.cli.output import out, print_json
+    from edgetrt.deploy import activation
 
     record, state, detail = activation.rollback(pipeline)
     if json:

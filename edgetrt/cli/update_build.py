@@ -22,20 +22,21 @@ def build(
 
     The agent has this done before it switches. What was made before is found in the engine cache.
     """
-    from edgetrt import app, children, releasing
+    from edgetrt import app, children
     from edgetrt.cli.output import print_json
+    from edgetrt.deploy import release_build
 
     children.follow_parent()
     root = (folder or app.updates_dir()).resolve()
-    releasing.known(root, digest)
+    release_build.known(root, digest)
 
     def work() -> None:
         from edgetrt.cli.progress import Steps
 
         with Steps() as steps:
-            releasing.build(root, digest, steps.say)
+            release_build.build(root, digest, steps.say)
 
-    found = releasing.build_apart(root, digest, work)
+    found = release_build.build_apart(root, digest, work)
     if json:
         print_json(found)
     else:

@@ -22,8 +22,8 @@ def verify(
 ) -> None:
     """Compare an engine's answers with ONNX Runtime FP32; exits with 1 when it loses too much."""
     from edgetrt import config as configs
-    from edgetrt import measuring
     from edgetrt.cli.output import out, print_json
+    from edgetrt.deploy import measuring
 
     verdict = measuring.verify(Path(what), calib, frames, configs.backend(backend))
     if json:

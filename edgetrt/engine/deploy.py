@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from edgetrt.engine import staging, telling, variants
+from edgetrt.engine import reporting, staging, variants
 from edgetrt.engine.accuracy import answer
 from edgetrt.engine.fingerprint import Fingerprint, digest_network, fingerprint
-from edgetrt.engine.fitting import place
-from edgetrt.engine.orders import find
+from edgetrt.engine.memo import find
+from edgetrt.engine.placing import place
 from edgetrt.engine.report import NETWORK, Report
 from edgetrt.engine.spec import BuildSpec, ShapeRange
 from edgetrt.errors import EngineBuildError, PlacementError
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from edgetrt.engine.accuracy import Verdict
     from edgetrt.engine.bench import Figures
     from edgetrt.engine.cache import Cache
-    from edgetrt.engine.fitting import Fitted, Order
-    from edgetrt.engine.shop import Product, Say, Shop
+    from edgetrt.engine.placing import BuildOrder, Fitted
+    from edgetrt.engine.toolset import Product, Say, Toolset
     from edgetrt.engine.variants import Choice
     from edgetrt.model.frames import Frames
     from edgetrt.ports import Session
@@ -45,11 +45,11 @@ _COPIES = 6
 """Networks that lie side by side while one is made: rewritten, INT8, a trial, FP16, the engine, its copy."""
 
 
-def name_engine(order: Order, shop: Shop) -> Fingerprint:
+def name_engine(order: BuildOrder, tools: Toolset) -> Fingerprint:
     """Name the engine that an order leads to, before any of the work."""
     recipe = msgspec.structs.replace(order.recipe.config, model="", dla=None)
     asked = [order.target, order.trt, order.here, order.rewrite, order.search_s, recipe]
-    words = msgspec.json.encode([*asked, shop.frames_digest()], order="sorted")
+    words = msgspec.json.encode([*asked, tools.frames_digest()], order="sorted")
     spec = BuildSpec(
         onnx=order.recipe.model,
         precision="fp32" if recipe.precision == "auto" else recipe.precision,
@@ -58,12 +58,12 @@ def name_engine(order: Order, shop: Shop) -> Fingerprint:
     )
     network = digest_network(order.recipe.model)
     words_digest = hashlib.sha256(words).hexdigest()
-    return fingerprint(network, spec, shop.toolchain, shop.device, words_digest)
+    return fingerprint(network, spec, tools.toolchain, tools.device, words_digest)
 
 
 def deploy(
-    order: Order,
-    shop: Shop,
+    order: BuildOrder,
+    tools: Toolset,
     cache: Cache,
     say: Say,
     spoilt: str = "",
@@ -73,7 +73,7 @@ def deploy(
 
     Args:
         order: what was asked for.
-        shop: what makes it.
+        tools: what makes it.
         cache: where it is kept.
         say: told what happens.
         spoilt: what was wrong with the one that was found before.
@@ -83,19 +83,21 @@ def deploy(
         ModelError: the network, or its accuracy, will not do.
         BackendError: building or running it failed; the cache is as it was.
     """
-    name = name_engine(order, shop)
+    name = name_engine(order, tools)
     with cache.lock(name.digest, lambda why: say("cache", why)):
         known, wrong = find(cache, name.digest)
         if known is not None:
             return known.asked_as(order.name, order.recipe.model)
-        needed = shop.frames_bytes() + _COPIES * order.recipe.model.stat().st_size
+        needed = tools.frames_bytes() + _COPIES * order.recipe.model.stat().st_size
         if (free := free_bytes(cache.root)) < needed:
             raise _no_space(cache.root, needed, free)
         staging.sweep(cache.root)
         try:
             with staging.folder(cache.root) as folder:
-                timings = cache.timing_cache(shop.toolchain, shop.device)
-                report, product = Work(order, shop, folder, timings, say).run(name, wrong or spoilt)
+                timings = cache.timing_cache(tools.toolchain, tools.device)
+                report, product = Work(order, tools, folder, timings, say).run(
+                    name, wrong or spoilt
+                )
                 _keep(cache, name, report, product)
         except OSError as error:
             if error.errno not in _FULL:
@@ -129,14 +131,14 @@ class Work:
 
     Args:
         order: what was asked for.
-        shop: what does it.
+        tools: what does it.
         folder: for everything that is made on the way.
         timings: file of measured kernel times.
         say: told what happens.
     """
 
-    order: Order
-    shop: Shop
+    order: BuildOrder
+    tools: Toolset
     folder: Path
     timings: Path
     say: Say
@@ -150,12 +152,12 @@ class Work:
         with self._step("place"):
             network = place(self.order, self.folder)
         with self._step("frames"):
-            frames = self.shop.frames(self.folder, lambda at: self.say("frames", "", at))
+            frames = self.tools.frames(self.folder, lambda at: self.say("frames", "", at))
         choice, product, verdict = self._make(network, frames)
         with self._step("bench"):
             figures, waterfall = self._bench(product)
-        told = telling.Outcome(self.order, self.shop, network, choice, product, verdict, figures)
-        report = telling.tell(
+        told = reporting.Outcome(self.order, self.tools, network, choice, product, verdict, figures)
+        report = reporting.report_of(
             told,
             engine=name.digest,
             frames=len(frames) if frames else 0,
@@ -195,7 +197,7 @@ class Work:
             if verdict is None or verdict.passed:
                 return choice, product, verdict
             if not may_step_down:
-                verdict.require(f"{self.order.name} on {self.shop.backend}")
+                verdict.require(f"{self.order.name} on {self.tools.backend}")
             self.warnings.append(
                 f"{choice.taken.precision} was refused: the engine's {verdict.measure} is "
                 f"{verdict.value:.4f}"
@@ -221,11 +223,11 @@ class Work:
             reference=self.order.recipe.model,
             folder=self.folder,
             frames=frames,
-            gate=self.shop.gate(),
-            style=self.shop.style,
-            simulate=self.shop.simulate,
+            gate=self.tools.gate(),
+            style=self.tools.style,
+            simulate=self.tools.simulate,
             search_s=self.order.search_s,
-            time_ms=self.shop.time_ms,
+            time_ms=self.tools.time_ms,
             say=lambda what, at: self.say("precision", what, at),
         )
 
@@ -251,7 +253,7 @@ class Work:
             strict=order.here and order.recipe.config.strict,
             timing_cache=self.timings,
         )
-        return self.shop.build(
+        return self.tools.build(
             spec, network.path, self.folder, lambda what, at: self.say("build", what, at)
         )
 
@@ -272,7 +274,7 @@ class Work:
         """Hold the finished engine against the reference; the network passed, the engine must too."""
         if bench.frames is None or bench.scorer is None:
             return None
-        session = self.shop.load(product.path)
+        session = self.tools.load(product.path)
         if session is None:
             return choice.taken.verdict
         try:
@@ -282,16 +284,16 @@ class Work:
         return bench.scorer.judge(found)
 
     def _bench(self, product: Product) -> tuple[Figures | None, dict[str, float]]:
-        session = self.shop.load(product.path)
+        session = self.tools.load(product.path)
         if session is None:
             return None, {}
         try:
-            figures = self.shop.figures(session)
+            figures = self.tools.figures(session)
         finally:
             session.close()
-        return figures, self.shop.waterfall_ms(lambda: self._loaded(product))
+        return figures, self.tools.waterfall_ms(lambda: self._loaded(product))
 
     def _loaded(self, product: Product) -> Session:
-        session = self.shop.load(product.path)
+        session = self.tools.load(product.path)
         assert session is not None  # noqa: S101 - it was loaded a moment ago
         return session

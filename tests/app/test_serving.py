@@ -11,14 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgetrt import app, releasing, wire
+from edgetrt import app, wire
 from edgetrt.app.serving import Serving, compose
 from edgetrt.asking import look_again
 from edgetrt.config import DeviceConfig, PipelineConfig
+from edgetrt.deploy import release_build
+from edgetrt.deploy.rehearsal import try_out
 from edgetrt.engine.active import Deployed, Record
 from edgetrt.errors import UpdateError
 from edgetrt.link import Receiver
-from edgetrt.rehearsal import try_out
 from edgetrt.update import built
 from edgetrt.update.layout import Layout
 from tests import deploying, releases
@@ -100,7 +101,7 @@ def root(tmp_path: Path) -> Iterator[Path]:
 def made(root: Path, folder: Path, **options: object) -> str:
     """A release, built here."""
     digest = releases.unpacked(releases.write(folder, **options), root)  # type: ignore[arg-type]
-    releasing.build(root, digest, lambda *_: None, try_out)
+    release_build.build(root, digest, lambda *_: None, try_out)
     return digest
 
 

@@ -53,7 +53,7 @@ class Product:
     warnings: tuple[str, ...] = ()
 
 
-class Shop(Protocol):
+class Toolset(Protocol):
     """One backend on this machine, with the user's frames.
 
     Attributes:

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from edgetrt import app, footage
-from edgetrt.activation import tell_runtime
+from edgetrt import app
 from edgetrt.boards.machine import device
 from edgetrt.config import PipelineConfig
-from edgetrt.engine import orders
+from edgetrt.deploy import sample_frames
+from edgetrt.deploy.activation import tell_runtime
+from edgetrt.deploy.request import look_up
+from edgetrt.engine import memo
 from edgetrt.engine.active import Deployed
 from edgetrt.engine.cache import MANIFEST, Cache, default_root
 from edgetrt.engine.report import Report
@@ -25,11 +27,10 @@ from edgetrt.errors import (
     ConfigError,
     PlacementError,
 )
-from edgetrt.request import look_up
 
 if TYPE_CHECKING:
-    from edgetrt.engine.shop import Say, Shop
-    from edgetrt.request import Plan, Request
+    from edgetrt.deploy.request import Request, ResolvedRequest
+    from edgetrt.engine.toolset import Say, Toolset
     from edgetrt.runtime.reading import Reading
 
 
@@ -84,7 +85,9 @@ def run(request: Request, say: Say) -> Deployment:
     )
 
 
-def _activate(request: Request, plan: Plan, report: Report) -> tuple[str, str, str | None]:
+def _activate(
+    request: Request, plan: ResolvedRequest, report: Report
+) -> tuple[str, str, str | None]:
     """Put an engine to work; returns the state, a word about it, and the engine before."""
     record = app.active().activate(_pipeline(plan), deployed(request, plan, report))
     state, detail = tell_runtime(plan.name)
@@ -115,66 +118,66 @@ def copy_out(engine: str, folder: Path) -> None:
         ) from error
 
 
-def make(request: Request, plan: Plan, cache: Cache, say: Say) -> Report:
+def make(request: Request, plan: ResolvedRequest, cache: Cache, say: Say) -> Report:
     """Find the engine that the same words led to before, or go the whole way; nothing is activated.
 
     Raises:
         EdgetrtError: the first thing that does not work out; the cache is as it was.
     """
     words = _words(request, plan)
-    known, spoilt = orders.recall(cache, words, plan.recipe.model) if words else (None, "")
+    known, spoilt = memo.recall(cache, words, plan.recipe.model) if words else (None, "")
     if known is not None:
         return known.asked_as(plan.name, plan.recipe.model)
     from edgetrt.engine.deploy import deploy
-    from edgetrt.engine.fitting import Order
+    from edgetrt.engine.placing import BuildOrder
     from edgetrt.model import onnx_file
     from edgetrt.runtime.reading import Reading
 
     model = plan.recipe.model
     reading = Reading.of(plan.recipe)
-    shop = _shop(request, plan, reading)
-    own = plan.here and plan.target is not None and shop.toolchain.flavour == "tensorrt"
-    order = Order(
+    tools = _toolset(request, plan, reading)
+    own = plan.here and plan.target is not None and tools.toolchain.flavour == "tensorrt"
+    order = BuildOrder(
         name=plan.name,
         recipe=plan.recipe,
         target=plan.target,
-        trt=".".join(shop.toolchain.version.split(".")[:3]) if own else None,
+        trt=".".join(tools.toolchain.version.split(".")[:3]) if own else None,
         here=plan.here,
         rewrite=request.rewrite,
         inputs=reading.shapes,
         search_s=request.search_s,
     )
-    report = deploy(order, shop, cache, say, spoilt)
+    report = deploy(order, tools, cache, say, spoilt)
     beside = onnx_file.external_files(onnx_file.load(model), model)
     if words:
-        orders.remember(cache, words, report.engine, beside)
+        memo.remember(cache, words, report.engine, beside)
     return report
 
 
-def _words(request: Request, plan: Plan) -> str:
+def _words(request: Request, plan: ResolvedRequest) -> str:
     """Name of the order by its words; empty where the network cannot be read, which is told later."""
-    frames = footage.digest(plan.calib, request.frames) if plan.calib is not None else ""
+    frames = sample_frames.digest(plan.calib, request.frames) if plan.calib is not None else ""
     settings = msgspec.structs.replace(plan.recipe.config, model="")
     options = [request.backend, request.threads, request.rewrite, request.search_s]
     waterfall = plan.source.written() if plan.source is not None else ""
     parts = [settings, plan.target, plan.here, options, frames, waterfall, device()]
     try:
-        return orders.words_of(plan.recipe.model, parts)
+        return memo.words_of(plan.recipe.model, parts)
     except OSError:
         return ""
 
 
-def _shop(request: Request, plan: Plan, reading: Reading) -> Shop:
+def _toolset(request: Request, plan: ResolvedRequest, reading: Reading) -> Toolset:
     """TensorRT where there is a GPU or it was named; otherwise the CPU backend named, or the fastest.
 
     Raises:
         PlacementError: an engine for this machine's DLA was asked of a CPU backend.
     """
-    from edgetrt import workshop
+    from edgetrt.deploy import toolset
     from edgetrt.model import onnx_file
 
-    frames = footage.Footage(reading, plan.calib, request.frames) if plan.calib else None
-    materials = workshop.Materials(reading, frames, plan.source, request.bench_s)
+    frames = sample_frames.SampleFrames(reading, plan.calib, request.frames) if plan.calib else None
+    materials = toolset.Materials(reading, frames, plan.source, request.bench_s)
     core = plan.recipe.config.dla if plan.here else None
     if request.backend == "tensorrt" or core is not None:
         if request.backend not in ("auto", "tensorrt"):
@@ -182,20 +185,20 @@ def _shop(request: Request, plan: Plan, reading: Reading) -> Shop:
                 f"--dla with --backend {request.backend}: only TensorRT runs the DLA",
                 "Leave out --backend.",
             )
-        return workshop.tensorrt_shop(core, materials)
+        return toolset.tensorrt_toolset(core, materials)
     if request.backend == "auto":
         try:
-            return workshop.tensorrt_shop(None, materials, gpu=True)
+            return toolset.tensorrt_toolset(None, materials, gpu=True)
         except BackendError:
             pass
     model = reading.recipe.model
     name = request.backend
     digest = onnx_file.digest(model)
     backend = app.pick_backend(name, model, digest, request.threads, reading.shapes)
-    return workshop.CpuShop(backend, request.threads, materials)
+    return toolset.CpuToolset(backend, request.threads, materials)
 
 
-def _pipeline(plan: Plan) -> PipelineConfig:
+def _pipeline(plan: ResolvedRequest) -> PipelineConfig:
     """The pipeline that the engine serves; its settings no longer depend on any file's place."""
     known = app.active().get(plan.name)
     written = PipelineConfig(
@@ -208,7 +211,7 @@ def _pipeline(plan: Plan) -> PipelineConfig:
     return msgspec.structs.replace(known.pipeline, model=written.model, source=written.source)
 
 
-def deployed(request: Request, plan: Plan, report: Report) -> Deployed:
+def deployed(request: Request, plan: ResolvedRequest, report: Report) -> Deployed:
     """The engine of a report, as it is noted."""
     return Deployed(
         fingerprint=report.engine,

@@ -12,8 +12,8 @@ from edgetrt.engine.report import Accuracy, Compared, Placed, Report, Tried
 if TYPE_CHECKING:
     from edgetrt.engine.accuracy import Verdict
     from edgetrt.engine.bench import Figures
-    from edgetrt.engine.fitting import Fitted, Order
-    from edgetrt.engine.shop import Product, Shop
+    from edgetrt.engine.placing import BuildOrder, Fitted
+    from edgetrt.engine.toolset import Product, Toolset
     from edgetrt.engine.variants import Choice, Variant
     from edgetrt.model.placement import Placement
 
@@ -25,8 +25,8 @@ ENOUGH = 32
 class Outcome:
     """What the steps of a deployment made."""
 
-    order: Order
-    shop: Shop
+    order: BuildOrder
+    tools: Toolset
     network: Fitted
     choice: Choice
     product: Product
@@ -34,7 +34,7 @@ class Outcome:
     figures: Figures | None
 
 
-def tell(
+def report_of(
     made: Outcome,
     *,
     engine: str,
@@ -45,16 +45,16 @@ def tell(
     warnings: list[str],
 ) -> Report:
     """The report of a deployment that has just been made; `frames` were there."""
-    order, shop, figures, choice = made.order, made.shop, made.figures, made.choice
+    order, tools, figures, choice = made.order, made.tools, made.figures, made.choice
     own = figures.warnings if figures else _NOT_RUN
     return Report(
         name=order.name,
         model=str(order.recipe.model.resolve()),
         engine=engine,
         cache="miss",
-        backend=shop.backend,
-        toolchain=f"{shop.toolchain.flavour} {shop.toolchain.version}",
-        device=shop.device.model,
+        backend=tools.backend,
+        toolchain=f"{tools.toolchain.flavour} {tools.toolchain.version}",
+        device=tools.device.model,
         precision=choice.taken.precision,
         reason=choice.reason,
         tried=[tried(variant, taken=variant is choice.taken) for variant in choice.tried],
@@ -68,7 +68,7 @@ def tell(
         build_s=build_s,
         steps_s=steps_s,
         advice=_advice(made, frames),
-        warnings=[*warnings, *made.product.warnings, *own, *_elsewhere(order, shop)],
+        warnings=[*warnings, *made.product.warnings, *own, *_elsewhere(order, tools)],
     )
 
 
@@ -83,17 +83,17 @@ def _placement(made: Outcome) -> Placed | None:
     if placement is None:
         return None
     expected = {p.name: p.device.upper() for p in placement.layers if p.device != "folded"}
-    compared = made.shop.compare(expected, made.product) if made.order.core is not None else None
+    compared = made.tools.compare(expected, made.product) if made.order.core is not None else None
     return placed(placement, made.order.here, compared)
 
 
-def _elsewhere(order: Order, shop: Shop) -> list[str]:
+def _elsewhere(order: BuildOrder, tools: Toolset) -> list[str]:
     """Say plainly that a placement for another board is not what was built."""
     if order.target is None or order.here:
         return []
     return [
         f"the placement is for {order.target}; the engine made here is for this machine "
-        f"({shop.device.model}, {shop.backend}) and uses no DLA: deploy on the board to build that one"
+        f"({tools.device.model}, {tools.backend}) and uses no DLA: deploy on the board to build that one"
     ]
 
 

@@ -12,7 +12,7 @@ from edgetrt.boards.machine import device
 from edgetrt.engine import recipe as recipes
 from edgetrt.engine.active import pipeline_name
 from edgetrt.engine.recipe import Recipe
-from edgetrt.engine.shop import BENCH_S, SEARCH_S
+from edgetrt.engine.toolset import BENCH_S, SEARCH_S
 from edgetrt.errors import ConfigError, PlacementError
 from edgetrt.model import targets
 from edgetrt.sources import uri as uris
@@ -44,7 +44,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ResolvedRequest:
     """A request, looked up: what it is about.
 
     Attributes:
@@ -64,7 +64,7 @@ class Plan:
     here: bool
 
 
-def look_up(request: Request) -> Plan:
+def look_up(request: Request) -> ResolvedRequest:
     """Read the recipe and say what everything in the request means here.
 
     Raises:
@@ -80,7 +80,7 @@ def look_up(request: Request) -> Plan:
     name = pipeline_name(request.name or name_of(request.what))
     source = _source(request, name)
     calib = uris.parse(request.calib) if request.calib is not None else source
-    return Plan(name, recipe, source, calib, *_target(request, recipe))
+    return ResolvedRequest(name, recipe, source, calib, *_target(request, recipe))
 
 
 def _source(request: Request, name: str) -> SourceUri | None:

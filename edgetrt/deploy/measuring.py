@@ -15,12 +15,12 @@ from edgetrt.boards.conditions import conditions
 from edgetrt.boards.machine import device
 from edgetrt.clock import SystemClock
 from edgetrt.config import DeviceConfig
+from edgetrt.deploy.sample_frames import SampleFrames
 from edgetrt.engine import bench as engine_bench
 from edgetrt.engine import recipe as recipes
 from edgetrt.engine.accuracy import Scorer, answer
 from edgetrt.engine.recipe import Recipe
 from edgetrt.errors import ConfigError
-from edgetrt.footage import Footage
 from edgetrt.runtime.reading import Reading
 from edgetrt.sources import uri as uris
 
@@ -209,7 +209,7 @@ def verify(what: Path, calib: str | None, frames: int, backend: BackendName) -> 
         raise ConfigError(f"{what}: no frames to judge by", "Add --calib FOLDER or URI.")
     reading = Reading.of(_reference(subject, what))
     with tempfile.TemporaryDirectory(prefix="edgetrt-") as folder:
-        footage = Footage(reading, uris.parse(place), frames).spool(Path(folder))
+        footage = SampleFrames(reading, uris.parse(place), frames).spool(Path(folder))
         scorer = Scorer(reading.gate(), reading.recipe.model, footage)
         network = subject.open()
         try:

@@ -11,8 +11,8 @@ from edgetrt.engine.accuracy import Gate
 from edgetrt.engine.bench import Figures, summarize
 from edgetrt.engine.fingerprint import Toolchain
 from edgetrt.engine.report import Compared
-from edgetrt.engine.shop import Product
 from edgetrt.engine.spec import BuildSpec
+from edgetrt.engine.toolset import Product
 from edgetrt.errors import EngineBuildError
 from edgetrt.model.frames import Frames, spool
 from edgetrt.model.quantize import TENSORRT
@@ -21,7 +21,7 @@ from edgetrt.types import DeviceIdentity, TensorSpec
 from tests.model import networks
 
 
-class FakeShop:
+class FakeToolset:
     """A machine that gets things wrong when told to.
 
     Args:

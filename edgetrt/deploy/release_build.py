@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from edgetrt import __version__, app, deployment, document, rehearsal
+from edgetrt import __version__, app, document
 from edgetrt.children import PARENT, follow_parent
 from edgetrt.config import PipelineConfig
+from edgetrt.deploy import deployment, rehearsal
+from edgetrt.deploy.request import Request, look_up
 from edgetrt.engine import recipe as recipes
 from edgetrt.engine.cache import Cache, default_root
 from edgetrt.errors import EdgetrtError, IncompatibleError, UpdateError
-from edgetrt.request import Request, look_up
 from edgetrt.update import archive, built
 from edgetrt.update.built import Built, BuiltPipeline, Failure
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from edgetrt.engine.active import Deployed
-    from edgetrt.engine.shop import Say
+    from edgetrt.engine.toolset import Say
     from edgetrt.update.record import Check
     from edgetrt.update.release import Part, Release
 
@@ -103,7 +104,7 @@ def build(
     root: Path,
     digest: str,
     say: Say,
-    rehearse: Callable[[rehearsal.Order], rehearsal.Rehearsed] = rehearsal.rehearse,
+    rehearse: Callable[[rehearsal.Trial], rehearsal.Rehearsed] = rehearsal.rehearse,
 ) -> Built:
     """Make and try every engine of an unpacked release, and store what came of it.
 
@@ -169,7 +170,7 @@ def _tried(
     release: Release,
     part: Part,
     engine: Deployed,
-    rehearse: Callable[[rehearsal.Order], rehearsal.Rehearsed],
+    rehearse: Callable[[rehearsal.Trial], rehearsal.Rehearsed],
 ) -> BuiltPipeline:
     """One engine, tried; one that was tried in the same way for another release here is known.
 
@@ -180,10 +181,10 @@ def _tried(
     for known in built.pipelines(folder.parent.parent):
         if known.tried == words and all(check.ok for check in known.checks):
             return msgspec.structs.replace(known, name=part.name, model=_within(folder, engine))
-    order = rehearsal.Order(
+    trial = rehearsal.Trial(
         name=part.name, engine=engine, folder=str(folder), golden=part.golden, bands=part.bands
     )
-    found = rehearse(order)
+    found = rehearse(trial)
     if found.failure is not None:
         raise _refused(found.failure)
     return BuiltPipeline(

@@ -25,7 +25,7 @@ PATIENCE_S = 10.0
 TENSORS = (".npy", ".npz")
 
 
-class Footage:
+class SampleFrames:
     """Frames to calibrate and judge with.
 
     A folder whose files are all `.npy` or `.npz` holds input tensors as the network takes them; everything

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from edgetrt import app, wire
-from edgetrt.activation import rollback, tell_runtime
 from edgetrt.config import PipelineConfig
-from edgetrt.deployment import copy_out, run
+from edgetrt.deploy.activation import rollback, tell_runtime
+from edgetrt.deploy.deployment import copy_out, run
+from edgetrt.deploy.request import Request, look_up, name_of
 from edgetrt.engine.active import Deployed
 from edgetrt.errors import ConfigError, EngineMismatchError, PlacementError
 from edgetrt.link import Receiver, Sender
-from edgetrt.request import Request, look_up, name_of
 from tests.deploying import detector, machine, pictures
 
 

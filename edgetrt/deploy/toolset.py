@@ -19,7 +19,7 @@ from edgetrt.clock import SystemClock
 from edgetrt.engine.bench import bench
 from edgetrt.engine.fingerprint import Toolchain
 from edgetrt.engine.report import NETWORK, Compared
-from edgetrt.engine.shop import Product
+from edgetrt.engine.toolset import Product
 from edgetrt.errors import BackendError
 from edgetrt.model import onnx_file
 from edgetrt.model.calibration import translate
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
     from edgetrt.backends.tensorrt import TensorRtBackend
     from edgetrt.backends.tensorrt_api import Library
+    from edgetrt.deploy.sample_frames import SampleFrames
     from edgetrt.engine.accuracy import Gate
     from edgetrt.engine.bench import Figures
     from edgetrt.engine.spec import BuildSpec, Precision
-    from edgetrt.footage import Footage
     from edgetrt.model.frames import Frames
     from edgetrt.model.quantize import Style
     from edgetrt.ports import Backend, Session
@@ -48,7 +48,7 @@ WATERFALL_FRAMES = 60
 
 @dataclass(frozen=True)
 class Materials:
-    """What a shop works with.
+    """What a toolset works with.
 
     Attributes:
         reading: how the network is read.
@@ -58,7 +58,7 @@ class Materials:
     """
 
     reading: Reading
-    footage: Footage | None
+    footage: SampleFrames | None
     source: SourceUri | None
     bench_s: float
 
@@ -108,7 +108,7 @@ class Workbench:
         return {name: stats.p50_ms for name, stats in health.stages.items()}
 
 
-class CpuShop(Workbench):
+class CpuToolset(Workbench):
     """ONNX Runtime or OpenVINO: the engine is the network's file itself.
 
     Args:
@@ -150,7 +150,7 @@ class CpuShop(Workbench):
         return self._backend.load(engine, self._threads, self._reading.shapes)
 
 
-class TensorRtShop(Workbench):
+class TensorRtToolset(Workbench):
     """TensorRT or TensorRT-RTX: plans, built in a process of their own.
 
     Args:
@@ -215,8 +215,8 @@ class TensorRtShop(Workbench):
         return None if self._backend is None else self._backend.load(engine)
 
 
-def tensorrt_shop(core: int | None, materials: Materials, gpu: bool = False) -> TensorRtShop:
-    """The shop of this machine's TensorRT; without `gpu` also where there is none to run its plans.
+def tensorrt_toolset(core: int | None, materials: Materials, gpu: bool = False) -> TensorRtToolset:
+    """The toolset of this machine's TensorRT; without `gpu` also where there is none to run its plans.
 
     Raises:
         BackendError: TensorRT cannot be used here.
@@ -230,7 +230,7 @@ def tensorrt_shop(core: int | None, materials: Materials, gpu: bool = False) -> 
         if gpu:
             raise
         backend = None
-    return TensorRtShop(library, backend, materials)
+    return TensorRtToolset(library, backend, materials)
 
 
 def own_copy(network: Path, folder: Path) -> tuple[Path, dict[str, Path]]:

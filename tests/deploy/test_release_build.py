@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgetrt import app, releasing
+from edgetrt import app
 from edgetrt.app.serving import kept_engines
+from edgetrt.deploy import release_build
+from edgetrt.deploy.rehearsal import Rehearsed, Trial, compare, died, rehearse, try_out
 from edgetrt.engine.cache import Cache, default_root
 from edgetrt.errors import ConfigError, IncompatibleError, ModelError, UpdateError
-from edgetrt.rehearsal import Order, Rehearsed, compare, died, rehearse, try_out
 from edgetrt.update import archive, built
 from edgetrt.update.release import Golden
 from tests import deploying, releases
@@ -34,7 +35,7 @@ def silent(step: str, what: str = "", fraction: float | None = None) -> None:
 
 def build(root: Path, digest: str) -> built.Built:
     """In this process, the trial as well: loading libraries anew takes a second."""
-    return releasing.build(root, digest, silent, try_out)
+    return release_build.build(root, digest, silent, try_out)
 
 
 def test_a_good_release_is_built_tried_and_kept(root: Path, tmp_path: Path) -> None:
@@ -59,14 +60,14 @@ def test_what_was_tried_is_not_tried_again(root: Path, tmp_path: Path) -> None:
     config = releases.write(tmp_path / "s")
     config.write_text(config.read_text().replace("version: '0'", "version: '1'"))
     second = releases.unpacked(config, root)
-    tried: list[Order] = []
+    tried: list[Trial] = []
 
-    def counted(order: Order) -> Rehearsed:
-        tried.append(order)
-        return try_out(order)
+    def counted(trial: Trial) -> Rehearsed:
+        tried.append(trial)
+        return try_out(trial)
 
     for digest in (first, second, first):
-        releasing.build(root, digest, silent, counted)
+        release_build.build(root, digest, silent, counted)
 
     assert len(tried) == 1
     assert built.require(root, first).checks == built.require(root, second).checks
@@ -180,10 +181,10 @@ def test_the_trial_has_a_process_of_its_own(root: Path, tmp_path: Path) -> None:
     folder = root / "releases" / digest
     (one,) = app.parts(folder, archive.read(folder), done)
     assert one.engine is not None
-    order = Order(name="tiny", engine=one.engine, folder=str(folder))
+    trial = Trial(name="tiny", engine=one.engine, folder=str(folder))
 
-    found = rehearse(order)
-    late = rehearse(order, within_s=0.01)
+    found = rehearse(trial)
+    late = rehearse(trial, within_s=0.01)
 
     assert found.failure is None
     assert found.first_ms is not None
@@ -194,8 +195,8 @@ def test_the_trial_has_a_process_of_its_own(root: Path, tmp_path: Path) -> None:
 CRASH = """
 import ctypes, os, signal, sys
 from pathlib import Path
-from edgetrt import releasing
-releasing.build_apart(Path(sys.argv[1]), sys.argv[2], lambda: os.kill(os.getpid(), int(sys.argv[3])))
+from edgetrt.deploy import release_build
+release_build.build_apart(Path(sys.argv[1]), sys.argv[2], lambda: os.kill(os.getpid(), int(sys.argv[3])))
 """
 
 

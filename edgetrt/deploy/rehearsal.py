@@ -4,7 +4,7 @@ It is loaded, run once, and asked its golden inputs. Native code that crashes, h
 ends that process and nothing else, and what does not fit beside the running engines is found before the
 switch, which will need the same room.
 
-    python -m edgetrt.rehearsal < order.json > answer.json
+    python -m edgetrt.deploy.rehearsal < trial.json > answer.json
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ WITHIN_S = 900.0
 """How long loading an engine and asking it may take."""
 
 
-class Order(msgspec.Struct, frozen=True, kw_only=True):
+class Trial(msgspec.Struct, frozen=True, kw_only=True):
     """What to try.
 
     Attributes:
@@ -70,23 +70,23 @@ class Rehearsed(msgspec.Struct, frozen=True, kw_only=True):
     failure: Failure | None = None
 
 
-def rehearse(order: Order, within_s: float = WITHIN_S) -> Rehearsed:
+def rehearse(trial: Trial, within_s: float = WITHIN_S) -> Rehearsed:
     """Try an engine in a process of its own; whatever happens to that is told."""
-    command = [sys.executable, "-m", "edgetrt.rehearsal"]
+    command = [sys.executable, "-m", "edgetrt.deploy.rehearsal"]
     try:
         done = subprocess.run(
             command,
-            input=msgspec.json.encode(order),
+            input=msgspec.json.encode(trial),
             stdout=subprocess.PIPE,
             env={**os.environ, PARENT: str(os.getpid())},
             timeout=within_s,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        told = f"pipeline {order.name!r}: its engine did not answer within {within_s:.0f} s"
+        told = f"pipeline {trial.name!r}: its engine did not answer within {within_s:.0f} s"
         return Rehearsed(failure=Failure(code="hung", message=told, hint="It was not switched to."))
     if done.returncode:
-        return Rehearsed(failure=died(f"pipeline {order.name!r}: its engine", done.returncode))
+        return Rehearsed(failure=died(f"pipeline {trial.name!r}: its engine", done.returncode))
     return msgspec.json.decode(done.stdout, type=Rehearsed)
 
 
@@ -114,13 +114,13 @@ def failure_of(error: EdgetrtError) -> Failure:
 
 
 def main() -> int:
-    """Read an order, try it, answer; what libraries print goes to the log."""
+    """Read a trial, try it, answer; what libraries print goes to the log."""
     follow_parent()
     answer = os.dup(1)
     os.dup2(2, 1)
-    order = msgspec.json.decode(sys.stdin.buffer.read(), type=Order)
+    trial = msgspec.json.decode(sys.stdin.buffer.read(), type=Trial)
     try:
-        found = try_out(order)
+        found = try_out(trial)
     except EdgetrtError as error:
         found = Rehearsed(failure=failure_of(error))
     with os.fdopen(answer, "wb") as out:
@@ -128,26 +128,26 @@ def main() -> int:
     return 0
 
 
-def try_out(order: Order) -> Rehearsed:
+def try_out(trial: Trial) -> Rehearsed:
     """Load the engine, run it, ask it.
 
     Raises:
         EdgetrtError: it does not load or run.
     """
-    session, reading, gpu_mb = _open(order.engine)
+    session, reading, gpu_mb = _open(trial.engine)
     try:
         reading.task()  # it can be read as what the recipe says it is
         start = time.perf_counter()
         session.infer()
         first_ms = round((time.perf_counter() - start) * 1e3, 3)
-        asked = [_ask(session, Path(order.folder), golden) for golden in order.golden]
+        asked = [_ask(session, Path(trial.folder), golden) for golden in trial.golden]
         memory_mb = round(_resident_mb() + gpu_mb(), 1)
     finally:
         session.close()
     checks = [
-        *(compare(golden, *pair) for golden, pair in zip(order.golden, asked, strict=True)),
-        *_accuracy(order.bands.accuracy_min, reading, asked),
-        *_memory(order.bands.memory_mb_max, memory_mb),
+        *(compare(golden, *pair) for golden, pair in zip(trial.golden, asked, strict=True)),
+        *_accuracy(trial.bands.accuracy_min, reading, asked),
+        *_memory(trial.bands.memory_mb_max, memory_mb),
     ]
     return Rehearsed(checks=tuple(checks), memory_mb=memory_mb, first_ms=first_ms)
 

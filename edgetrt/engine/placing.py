@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgetrt.engine.shop import SEARCH_S
+from edgetrt.engine.toolset import SEARCH_S
 from edgetrt.errors import PlacementError
 from edgetrt.model import onnx_file
 from edgetrt.model.dla import check
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Order:
+class BuildOrder:
     """What a person asked for.
 
     Attributes:
@@ -72,7 +72,7 @@ class Fitted:
     gpu_layers: tuple[str, ...] = ()
 
 
-def place(order: Order, folder: Path) -> Fitted:
+def place(order: BuildOrder, folder: Path) -> Fitted:
     """Place the network on the DLA, changing what keeps layers off it.
 
     Raises:

@@ -10,12 +10,12 @@ import numpy as np
 import onnx
 import pytest
 
-from edgetrt import footage, workshop
 from edgetrt.backends import tensorrt_build
 from edgetrt.backends.tensorrt_api import Library
+from edgetrt.deploy import sample_frames, toolset
 from edgetrt.engine import recipe as recipes
-from edgetrt.engine.shop import Product
 from edgetrt.engine.spec import BuildSpec
+from edgetrt.engine.toolset import Product
 from edgetrt.errors import ModelError, SourceError
 from edgetrt.model.activations import measure
 from edgetrt.model.calibration import parse_cache
@@ -34,9 +34,11 @@ def reading(tmp_path: Path) -> Reading:
     return Reading.of(recipes.read(detector(tmp_path / "tiny.onnx")))
 
 
-def frames(reading: Reading, place: str, folder: Path, most: int = 100) -> footage.Footage:
+def frames(
+    reading: Reading, place: str, folder: Path, most: int = 100
+) -> sample_frames.SampleFrames:
     folder.mkdir(exist_ok=True)
-    return footage.Footage(reading, uri.parse(place), most)
+    return sample_frames.SampleFrames(reading, uri.parse(place), most)
 
 
 def test_pictures_are_preprocessed_and_counted(reading: Reading, tmp_path: Path) -> None:
@@ -88,13 +90,13 @@ def test_a_damaged_array_is_named(reading: Reading, tmp_path: Path) -> None:
 
 def test_frames_are_named_by_their_files(tmp_path: Path) -> None:
     folder = pictures(tmp_path / "p", 3)
-    first = footage.digest(uri.parse(str(folder)), 10)
-    assert footage.digest(uri.parse(str(folder)), 10) == first
-    assert footage.digest(uri.parse(str(folder)), 11) != first
+    first = sample_frames.digest(uri.parse(str(folder)), 10)
+    assert sample_frames.digest(uri.parse(str(folder)), 10) == first
+    assert sample_frames.digest(uri.parse(str(folder)), 11) != first
     (folder / "00.png").write_bytes((folder / "01.png").read_bytes())
-    assert footage.digest(uri.parse(str(folder)), 10) != first
+    assert sample_frames.digest(uri.parse(str(folder)), 10) != first
     with pytest.raises(SourceError, match="gone"):
-        footage.digest(uri.parse(str(tmp_path / "gone.avi")), 10)
+        sample_frames.digest(uri.parse(str(tmp_path / "gone.avi")), 10)
 
 
 def test_weights_that_lie_beside_a_network_go_with_it(tmp_path: Path) -> None:
@@ -103,7 +105,7 @@ def test_weights_that_lie_beside_a_network_go_with_it(tmp_path: Path) -> None:
     onnx.save(made, path, save_as_external_data=True, location="m.data", size_threshold=0)
     folder = tmp_path / "w"
     folder.mkdir()
-    copy, extra = workshop.own_copy(path, folder)
+    copy, extra = toolset.own_copy(path, folder)
     (tmp_path / "m.data").unlink()
     loaded = onnx.load(copy)
     assert len(loaded.graph.initializer) == len(made.graph.initializer)
@@ -126,7 +128,7 @@ def test_the_old_dla_gets_scales_and_layer_precisions(
     plain, quantized = int8
     library = Library(standins.make(release, dla_cores=2), "tensorrt", release)
     spec = BuildSpec(quantized, "int8", typed=True, dla=0)
-    weak = workshop.weakly_typed(spec, plain, tmp_path, library.numbers)
+    weak = toolset.weakly_typed(spec, plain, tmp_path, library.numbers)
     assert not weak.typed
     assert weak.layer_precisions["box_head"] == "fp16"
     assert weak.calibration is not None
@@ -142,7 +144,7 @@ def test_the_old_dla_gets_scales_and_layer_precisions(
 
 def test_fp16_on_the_old_dla_is_the_plain_network_with_a_flag(tmp_path: Path) -> None:
     spec = BuildSpec(tmp_path / "half.onnx", "fp16", typed=True, dla=0)
-    weak = workshop.weakly_typed(spec, tmp_path / "plain.onnx", tmp_path, (10, 3, 0))
+    weak = toolset.weakly_typed(spec, tmp_path / "plain.onnx", tmp_path, (10, 3, 0))
     assert (weak.onnx, weak.typed, weak.precision) == (tmp_path / "plain.onnx", False, "fp16")
 
 
@@ -158,22 +160,22 @@ def test_int8_weights_are_written_as_the_version_takes_them(
     reading: Reading, release: str, flavour: Any, style: Any
 ) -> None:
     library = Library(SimpleNamespace(), flavour, release)
-    materials = workshop.Materials(reading, None, None, 0.1)
-    shop = workshop.TensorRtShop(library, None, materials)
-    assert shop.style == style
-    assert shop.load(Path("engine.plan")) is None
-    assert shop.frames(Path(), lambda at: None) is None
+    materials = toolset.Materials(reading, None, None, 0.1)
+    tools = toolset.TensorRtToolset(library, None, materials)
+    assert tools.style == style
+    assert tools.load(Path("engine.plan")) is None
+    assert tools.frames(Path(), lambda at: None) is None
 
 
 def test_the_placement_is_scored_against_the_builder(reading: Reading) -> None:
     library = Library(SimpleNamespace(), "tensorrt", "10.3.0")
-    shop = workshop.TensorRtShop(library, None, workshop.Materials(reading, None, None, 0.1))
+    tools = toolset.TensorRtToolset(library, None, toolset.Materials(reading, None, None, 0.1))
     layers = (BuiltLayer("{ForeignNode[a...b]}", "DLA", "DLA"), BuiltLayer("c", "GPU", "CONV"))
     expected = {"a": "DLA", "b": "DLA", "c": "DLA", "d": "GPU"}
     product = Product(Path("p"), Path("n"), layers=layers, source="log")
-    told = shop.compare(expected, product)
+    told = tools.compare(expected, product)
     assert told is not None
     assert (told.source, told.agreed, told.compared) == ("log", 2, 3)
     assert told.differing == ["c: DLA, built GPU"]
     assert told.missing == ["d"]
-    assert shop.compare(expected, Product(Path("p"), Path("n"))) is None
+    assert tools.compare(expected, Product(Path("p"), Path("n"))) is None

@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgetrt.config import RecipeConfig
-from edgetrt.engine.fitting import Order, place
+from edgetrt.engine.placing import BuildOrder, place
 from edgetrt.engine.recipe import Recipe
 from edgetrt.errors import PlacementError
 
@@ -28,9 +28,9 @@ def half_and_half(path: Path) -> Path:
     return path
 
 
-def order(model: Path, target: str | None = "orin-nx-16gb", **settings: object) -> Order:
+def order(model: Path, target: str | None = "orin-nx-16gb", **settings: object) -> BuildOrder:
     config = RecipeConfig(model=str(model), dla=0, **settings)  # type: ignore[arg-type]
-    return Order(name="net", recipe=Recipe(model, model, config), target=target)
+    return BuildOrder(name="net", recipe=Recipe(model, model, config), target=target)
 
 
 def test_without_a_target_the_network_stays_as_it_is(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_a_board_without_a_dla_says_which_have_one(tmp_path: Path) -> None:
 def test_a_tensorrt_without_dla_says_which_releases_have_it(tmp_path: Path) -> None:
     made = order(half_and_half(tmp_path / "m.onnx"))
     with pytest.raises(PlacementError) as caught:
-        place(Order(made.name, made.recipe, made.target, trt="10.13"), tmp_path)
+        place(BuildOrder(made.name, made.recipe, made.target, trt="10.13"), tmp_path)
     assert "JetPack 6" in caught.value.hint
 
 
@@ -77,5 +77,5 @@ def test_fp32_is_not_on_the_dla(tmp_path: Path) -> None:
 def test_only_an_engine_for_this_machine_gets_a_core(tmp_path: Path) -> None:
     made = order(half_and_half(tmp_path / "m.onnx"))
     assert made.core == 0
-    assert Order(made.name, made.recipe, made.target, here=False).core is None
-    assert Order(made.name, made.recipe).core is None
+    assert BuildOrder(made.name, made.recipe, made.target, here=False).core is None
+    assert BuildOrder(made.name, made.recipe).core is None

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from edgetrt import measuring
-from edgetrt.deployment import run
+from edgetrt.deploy import measuring
+from edgetrt.deploy.deployment import run
+from edgetrt.deploy.request import Request
 from edgetrt.errors import ConfigError
-from edgetrt.request import Request
 from tests.deploying import detector, machine, pictures
 
 
