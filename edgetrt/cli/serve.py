@@ -9,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from edgetrt.config import BrokerConfig
+    from edgetrt.update.tree import Tree
 
 CLIENT_ID = "edgetrt.repository"
 """With a dot, which no device's name has; also the common name of its certificate."""
@@ -31,27 +32,28 @@ def serve(
 ) -> None:
     """Let devices with `repository: mqtt` fetch these files through the broker, until ended."""
     import asyncio
+    import contextlib
 
     from edgetrt import children
     from edgetrt.cli.command import named_broker
     from edgetrt.cli.output import err
+    from edgetrt.update.tree import Tree
 
     children.follow_parent()
     where: BrokerConfig = named_broker(broker, config)
-    err.print(f"Serves {tree} through {where.host}:{where.port}.", soft_wrap=True)
-    asyncio.run(_serve(where, tree, device_mbit * 1e6 / 8))
+    with contextlib.closing(Tree(tree)) as served:
+        err.print(f"Serves {tree} through {where.host}:{where.port}.", soft_wrap=True)
+        asyncio.run(_serve(where, served, device_mbit * 1e6 / 8))
 
 
-async def _serve(broker: BrokerConfig, tree: Path, device_bytes_s: float) -> None:
+async def _serve(broker: BrokerConfig, tree: Tree, device_bytes_s: float) -> None:
     """Serve until SIGTERM or SIGINT."""
     import asyncio
-    import contextlib
     import signal
 
     from edgetrt import wire
     from edgetrt.mqtt import MqttTransport, Settings
     from edgetrt.update.serve import ChunkServer
-    from edgetrt.update.tree import Tree
 
     transport = MqttTransport(
         broker,
@@ -59,12 +61,11 @@ async def _serve(broker: BrokerConfig, tree: Path, device_bytes_s: float) -> Non
         subscriptions=(wire.FETCHES,),
         settings=Settings(session_expiry_s=0),
     )
-    with contextlib.closing(Tree(tree)) as served:
-        async with transport:
-            serving = asyncio.create_task(ChunkServer(served, transport, device_bytes_s).run())
-            loop = asyncio.get_running_loop()
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, serving.cancel)
-            await asyncio.wait([serving])
+    async with transport:
+        serving = asyncio.create_task(ChunkServer(tree, transport, device_bytes_s).run())
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, serving.cancel)
+        await asyncio.wait([serving])
     if not serving.cancelled():
         serving.result()

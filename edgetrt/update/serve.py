@@ -26,6 +26,8 @@ MOST_WAITING = 16
 """Requests of one device at a time; ours asks for eight."""
 MOST_BYTES = 2048
 """Of a request."""
+LEAST_COST = 4096
+"""Bytes that a request counts at least: a message has its price, however little it asks for."""
 _MOST_CORRELATION = 64
 _IN_FLIGHT = 16
 """Chunks that the broker has not acknowledged: what this process holds in memory at most."""
@@ -78,7 +80,7 @@ class ChunkServer:
         except MessageError as error:
             self._refuse(message.topic, error.message)
             return
-        if self._turns.put(device, request, request.wanted.length):
+        if self._turns.put(device, request, max(request.wanted.length, LEAST_COST)):
             self._news.set()
         else:
             self._refuse(message.topic, f"more than {MOST_WAITING} requests wait")

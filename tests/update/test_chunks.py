@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import os
@@ -26,14 +27,17 @@ from edgetrt.errors import (
     UnreachableError,
     UpdateError,
 )
+from edgetrt.types import Exchange
 from edgetrt.update import local
 from edgetrt.update.chunks import WINDOW, ChunkOrigin
 from edgetrt.update.fetch import Wanted, fetch
 from edgetrt.update.line import Line
 from edgetrt.update.origin import Limits
 from edgetrt.update.release import Host
+from edgetrt.update.serve import ChunkServer
 from edgetrt.update.tree import Tree
 from edgetrt.update.turns import Turns
+from tests.fakes import FakeTransport
 from tests.update.over_broker import PATIENT, QUICK, Reply, Script, Talk, part
 
 DATA = random.Random(5).randbytes(100_000)
@@ -421,3 +425,76 @@ def test_a_disk_that_fails_is_no_missing_file(tmp_path: Path) -> None:
     tree = Tree(tmp_path)
     tree.close()
     assert tree.read("x", 0, 1).status == 503
+
+
+# --- who answers ----------------------------------------------------------------------------------
+
+
+def test_what_is_no_request_is_refused_and_the_next_one_answered(tmp_path: Path) -> None:
+    good = wire.encode(wire.FetchMessage(path="targets/deep/model.tar", offset=5, length=10))
+    own, key = wire.chunk("cam-1"), b"key"
+    bad = [
+        (wire.fetch("cam-1"), b"{}", Exchange(own, key)),
+        (wire.fetch("cam-1"), good + b" " * 3000, Exchange(own, key)),
+        (wire.fetch("cam-1"), good, Exchange(own)),
+        (wire.fetch("cam-1"), good, Exchange(own, key * 30)),
+        (wire.fetch("cam-1"), good, Exchange(wire.chunk("cam-2"), key)),
+        (wire.fetch("cam-1"), good, Exchange(wire.desired("cam-1"), key)),
+        (wire.cmd("cam-1"), good, Exchange(own, key)),
+        ("elsewhere", good, Exchange(own, key)),
+    ]
+    huge = wire.encode(wire.FetchMessage(path="x", offset=0, length=1)).replace(b":1}", b":131073}")
+    bad.append((wire.fetch("cam-1"), huge, Exchange(own, key)))
+
+    async def run() -> tuple[ChunkServer, FakeTransport]:
+        transport = FakeTransport()
+        async with transport:
+            with contextlib.closing(Tree(site(tmp_path))) as tree:
+                server = ChunkServer(tree, transport)
+                serving = asyncio.create_task(server.run())
+                for topic, payload, exchange in bad:
+                    transport.deliver(topic, payload, exchange=exchange)
+                transport.deliver(
+                    wire.fetch("cam-1"), good, retained=True, exchange=Exchange(own, key)
+                )
+                transport.deliver(
+                    wire.fetch("cam-1"), good, expires_ns=1, exchange=Exchange(own, b"late")
+                )
+                transport.deliver(wire.fetch("cam-1"), good, exchange=Exchange("", key))
+                for _ in range(1000):
+                    await asyncio.sleep(0)
+                serving.cancel()
+                await asyncio.wait([serving])
+        return server, transport
+
+    server, transport = asyncio.run(run())
+    assert (server.refused, server.sent, transport.correlations) == (len(bad) + 1, 1, [key])
+    ((topic, payload, retained),) = transport.published
+    chunk = wire.decode(wire.ChunkMessage, payload)
+    assert (topic, retained, chunk.data) == (own, False, DATA[5:15])
+
+
+def test_a_server_holds_a_few_chunks_however_many_are_asked_for(tmp_path: Path) -> None:
+    good = wire.encode(wire.FetchMessage(path="targets/deep/model.tar", offset=0, length=10))
+
+    async def run() -> int:
+        transport = FakeTransport()
+        async with transport:
+            transport.hold = True
+            with contextlib.closing(Tree(site(tmp_path))) as tree:
+                serving = asyncio.create_task(ChunkServer(tree, transport).run())
+                for n in range(100):
+                    asked = Exchange(wire.chunk(f"cam-{n}"), b"key")
+                    transport.deliver(wire.fetch(f"cam-{n}"), good, exchange=asked)
+                for _ in range(1000):
+                    await asyncio.sleep(0)
+                held = len(transport.waiting)
+                transport.release()
+                for _ in range(1000):
+                    await asyncio.sleep(0)
+                serving.cancel()
+                await asyncio.wait([serving])
+        assert len(transport.published) == 100
+        return held
+
+    assert asyncio.run(run()) == 16

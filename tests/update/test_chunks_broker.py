@@ -26,6 +26,7 @@ from edgetrt.update.origin import Limits
 from edgetrt.update.record import Offer
 from edgetrt.update.serve import MOST_WAITING
 from edgetrt.update.states import Code, State
+from tests.cli.command import edgetrt
 from tests.mqtt.test_access import NOT_AUTHORIZED, Party, party
 from tests.site import CONTROLLER, Site, site
 from tests.update.device import Device, offer
@@ -216,6 +217,11 @@ def test_one_device_that_floods_starves_no_other(
         got = len(greedy.messages)
     assert server.refused > MOST_WAITING
     assert got <= 40 * MOST_WAITING - server.refused
+
+
+def test_a_folder_that_is_not_there_is_a_mistake_of_a_person(tmp_path: Path) -> None:
+    done = edgetrt("release", "serve", str(tmp_path / "none"))
+    assert (done.code, "cannot be served" in done.err) == (78, True)
 
 
 # --- what the access list forbids ---------------------------------------------------------------
