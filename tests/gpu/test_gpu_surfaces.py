@@ -19,7 +19,7 @@ from edgetrt.gpu.egl import MOST, EglDriver, EglFrame
 from edgetrt.gpu.layout import MATRICES, target
 from edgetrt.gpu.preprocess import GpuPreprocessor
 from edgetrt.gpu.surfaces import Sharing
-from edgetrt.ports import Module
+from edgetrt.ports import Device, Module
 from edgetrt.types import Frame, PixelFormat, TensorSpec
 from tests.fakes import FakeDevice
 from tests.gpu import reference
@@ -187,6 +187,68 @@ def test_yuv_is_read_as_it_is_meant(
         thing.close()
     gpu.pop()
     buffer.free()
+
+
+class OnDevice:
+    """A surface in device memory, rows apart from each other, whose EGL image is its own address."""
+
+    color, stream, memory = "bt601", None, 1
+
+    def __init__(self, frame: Frame, pitch: int, address: int) -> None:
+        self.shape, self.pitches, self.address = frame.pixels.shape, (pitch, pitch), address
+
+    def __array__(self) -> NDArray[np.uint8]:
+        raise AssertionError("nobody copies it")
+
+    def egl_image(self) -> tuple[int, Any]:
+        return self.address, lambda: None
+
+
+class Pitched(EglDriver):
+    """Sees an address as NV12 of one size."""
+
+    def __init__(self, size: tuple[int, int], pitch: int) -> None:
+        self.told = {"width": size[0], "height": size[1], "pitch": pitch, "planeCount": 2}
+        self.unregistered = 0
+
+    def register(self, image: int) -> int:
+        return image
+
+    def frame(self, resource: int) -> EglFrame:
+        chroma = resource + self.told["height"] * self.told["pitch"]
+        return EglFrame((resource, chroma), frameType=1, cuFormat=1, **self.told)
+
+    def unregister(self, resource: int) -> None:
+        self.unregistered += 1
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_rows_that_lie_apart_are_read_on_every_device(
+    device: Device, preprocess_kernels: Module, dtype: str
+) -> None:
+    frame, pitch, spec = noise(8), 256, TensorSpec("x", (1, 3, 48, 64), dtype)
+    device.push()
+    staging = device.host_buffer((57, pitch), "uint8")
+    staging.array[:, :66] = frame.data
+    memory, stream = device.buffer(57 * pitch), device.stream()
+    tensor = device.host_buffer(spec.shape, dtype)
+    stream.copy_in(memory.pointer, staging.array)
+    driver = Pitched(SIZE, pitch)
+    into, sharing = target(spec, tensor.pointer, PreprocessConfig()), Sharing(device, driver)
+    preprocessor = GpuPreprocessor(
+        device, preprocess_kernels, into, PreprocessConfig(), sharing=sharing
+    )
+    preprocessor.write(Frame(OnDevice(frame, pitch, memory.pointer), "nv12", 0, 0))
+    preprocessor.ahead(stream)
+    stream.synchronize()
+    expected = reference.preprocess(frame, (64, 48), PreprocessConfig())
+    difference = np.abs(tensor.array[0].astype(np.float64) - expected)
+    for thing in (preprocessor, tensor, staging, memory, stream):
+        thing.close()
+    device.pop()
+    assert (sharing.refusal, driver.unregistered) == ("", 1)
+    assert difference.max() <= 1 / 255 + 5e-4
+    assert (difference > 5e-4).mean() <= 0.002
 
 
 def test_each_picture_gets_its_own_answer_from_one_graph(
