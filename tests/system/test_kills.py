@@ -341,6 +341,12 @@ class Range:
                 found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
                 assert found == stored.sha256, f"{name} of {digest} is torn"
 
+    def _assert_tidy(self) -> None:
+        """No half of a release is left, and no half of another file from long ago."""
+        assert not list((self.device.root / "releases").glob(".new-*"))
+        begun = [path.lstat().st_mtime for path in self.device.root.glob(".new-*")]
+        assert all(time.time() - at < 1200 for at in begun)
+
     def _is(self, mine: Update, record: Record) -> bool:
         if mine.kind == "back":
             asked = Requests(self.device.root).any()
@@ -367,6 +373,8 @@ class Range:
         assert record.code.value in ends, f"{record.code}\n{self.device.told()}"
         assert serves == ends[record.code.value], f"{record.code}, {serves}\n{self.device.told()}"
         self._assert_whole(serves)
+        if record.code.value == "SUCCEEDED":
+            self._assert_tidy()
         told = record.code.value, serves
         live.until(lambda: self._reported() == told, 60, self.device.told)
         self.observer.messages.clear()
