@@ -169,6 +169,15 @@ class Device:
         assert record.code.value == code, self.told()
         return record
 
+    def changes_to(self, code: str) -> None:
+        """Wait until an update that has ended once ends again, so."""
+
+        def has() -> bool:
+            record = self.record()
+            return record is not None and record.code is not None and record.code.value == code
+
+        self._until(has, END_S)
+
     def serves(self) -> str:
         """Digest of the release that serves, every byte of which is looked at; empty when none does."""
         link = self.updates / "current"
@@ -461,7 +470,7 @@ def test_one_that_was_proven_and_crashes_later_is_taken_back_by_the_guard(
 
     eventually(lambda: device.serves() == served, 300)
     assert bad != served
-    eventually(lambda: "ROLLED_BACK" in str(device.record()))
+    device.changes_to("ROLLED_BACK")
     assert device.ends("ROLLED_BACK").reason == "crashed"
     device.answers_with(served)
     device.reports("ROLLED_BACK", served)
@@ -519,6 +528,7 @@ def test_root_looks_imports_aborts_and_takes_back(
     assert "no update is on its way" in said
     status, said = device.say("edgetrt", "update", "rollback")
     assert (status, "Asked for" in said or "Done" in said) == (0, True)
+    device.changes_to("ROLLED_BACK")
     record = device.ends("ROLLED_BACK")
     assert (record.by_hand, record.reason) == (True, "by-hand")
     assert device.serves() == served
