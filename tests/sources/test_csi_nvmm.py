@@ -15,7 +15,7 @@ import pytest
 from edgetrt.app.pipelines import open_source
 from edgetrt.errors import SourceError, SourceLostError
 from edgetrt.ports import Source
-from edgetrt.sources import nvbufsurface, uri
+from edgetrt.sources import uri
 from edgetrt.sources.gstreamer import BUFFERS, CsiSource, GStreamerSource
 from edgetrt.sources.gstreamer_library import gst
 from edgetrt.sources.surfaces import NvmmSurface
@@ -31,19 +31,12 @@ except SourceError as error:
 WAIT_S = 0.25
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nvmm]:
-    """Found by its name from here on, as the real one is once GStreamer's plug-ins have loaded it."""
-    yield nvmm.build(tmp_path_factory.mktemp("nvmm"), soname=nvbufsurface.NAMES[0])
-    nvbufsurface.load.cache_clear()
-
-
 @pytest.fixture
-def camera(built: Nvmm) -> Iterator[Nvmm]:
-    built.reset()
-    nvbufsurface.load.cache_clear()
-    yield built
-    assert built.counts() == {}
+def camera() -> Iterator[Nvmm]:
+    made = nvmm.loaded()
+    made.reset()
+    yield made
+    assert made.counts() == {}
 
 
 @pytest.fixture

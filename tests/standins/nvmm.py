@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import shutil
 import subprocess
+import tempfile
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from edgetrt.gpu.egl import EglDriver
-from edgetrt.sources.nvbufsurface import Library, Params
+from edgetrt.sources.nvbufsurface import NAMES, Library, Params, load
 from edgetrt.sources.surfaces import NvmmSurface
 from edgetrt.types import Frame
 
@@ -116,3 +118,15 @@ def build(folder: Path, *options: str, soname: str = "") -> Nvmm:
     command = ["gcc", "-O1", "-shared", "-fPIC", *options, *linked, "-o", str(path), str(SOURCE)]
     subprocess.run(command, check=True, timeout=60)
     return Nvmm(path)
+
+
+@lru_cache(maxsize=1)
+def loaded() -> Nvmm:
+    """Build the one that is found by its name from here on, as the real one is once a plug-in has loaded it.
+
+    It stays for the process: a second one of that name would not be found.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        made = build(Path(folder), soname=NAMES[0])
+    load.cache_clear()
+    return made
