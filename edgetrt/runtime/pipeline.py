@@ -100,6 +100,7 @@ class Pipeline:
         self._source = source
         self._network = network
         self._next: Swap | None = None
+        self._retired: Network | None = None
         self._swapping = threading.Lock()
         self._over = False
         self._sinks = sinks
@@ -130,6 +131,7 @@ class Pipeline:
                     looked_at += 1
                 elif self._next is not None:
                     self._take_over()
+                    self._part()
             self._land_all()
         except EndOfStream:
             self._land_all()
@@ -175,6 +177,7 @@ class Pipeline:
         self._flights.append(Flight(frame, lane, placed, watch, self._launch(lane, watch)))
         while len(self._flights) >= len(lanes):
             self._land()
+        self._part()
 
     def _wait_and_read(self) -> Frame | None:
         """Wait for the pace, then take the newest frame; results in flight do not wait with us."""
@@ -287,7 +290,14 @@ class Pipeline:
             swap.done.set()
         self._meter.backend, self._meter.engine = self._network.backend, self._network.fingerprint
         self._meter.renew()
-        old.close()
+        self._part()
+        self._retired = old
+
+    def _part(self) -> None:
+        """Close the network before, beside the new one's first frame: it can take long."""
+        old, self._retired = self._retired, None
+        if old is not None:
+            old.close()
 
     def _abandon(self) -> None:
         """Leave nothing running; a frame that an error left half-way is refused and counted."""
@@ -295,6 +305,7 @@ class Pipeline:
         self._flights.clear()
         now = self._meter.counters
         self._meter.count(refused=now.read - now.done - now.dropped - now.refused)
+        self._part()
         self._network.close()
         with self._swapping:
             self._over = True

@@ -4,9 +4,11 @@ import threading
 import time
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from edgetrt.clock import SystemClock
 from edgetrt.errors import InferenceError, SourceLostError
@@ -159,6 +161,25 @@ def test_a_swap_takes_effect_between_two_frames_and_loses_none(depth: int) -> No
     assert [r.frame.seq for r in bench.sink.results] == list(range(20))
     assert swapped[0].is_set()
     assert (old.open, new.open) == (0, 0)
+
+
+def test_no_frame_waits_for_the_end_of_the_network_before() -> None:
+    old, seen = backend(), list[int]()
+
+    def compute(buffers: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        seen.append(old.open)
+        return {"y": buffers["x"].mean(keepdims=True).reshape(1)}
+
+    class Swapping(FakeSource):
+        def read(self, timeout_s: float) -> Frame | None:
+            got = super().read(timeout_s)
+            if got is not None and got.seq == 1:
+                bench.pipeline.swap(network(backend(compute=compute), 1, "second"))
+            return got
+
+    bench = Bench(Swapping(frames(*range(4))), network(old, 1))
+    assert bench.run() == Counters(read=4, done=4)
+    assert seen == [1, 0, 0]
 
 
 def test_a_thousand_swaps_lose_no_frame() -> None:
