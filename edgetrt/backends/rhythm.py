@@ -10,7 +10,7 @@ from __future__ import annotations
 LEAD_NS = 75_000
 """How long before its usual end a frame is asked after: a sleep of Linux overshoots by 50 to 60 µs."""
 
-PATIENCE_NS = 100_000
+PATIENCE_NS = 50_000
 """How long to ask at most; a frame that takes longer is waited for asleep."""
 
 CONTENDED_NS = 10_000
@@ -22,7 +22,7 @@ _SHORTEST_NS = 40_000
 _SHARE = 1 / 4
 """Of the newest frame in what is usual."""
 
-_STEP_NS = 200_000
+_STEP_NS = 20_000
 """By how much less is slept at most after a frame that was over already (else by a quarter); twice as much
 each time that it happens again."""
 
