@@ -170,10 +170,12 @@ class DeviceSession:
 
     def wait(self) -> Mapping[str, NDArray[np.generic]]:
         """Sleep until the frame is done."""
-        if self._replayed and not self._options.spin and self._rhythm.look_out():
+        if self._options.spin:
+            self._done.wait()
+        elif self._replayed and self._rhythm.look_out():
             self._look_out()  # what is queued piece by piece takes a time of its own
         else:
-            self._done.wait()
+            self._sleep()
         self._running = False
         for name, trailing in self._trailing.items():
             self._found[name] = trailing.read()
@@ -241,19 +243,30 @@ class DeviceSession:
             now = time.monotonic_ns()
             if now - before > CONTENDED_NS:
                 rhythm.give_way()
-                self._done.wait()
+                self._sleep()
                 return
             if now >= end:
-                self._done.wait()
+                self._sleep()
                 now = time.monotonic_ns()
         rhythm.learn(now - self._started)
+
+    def _sleep(self) -> None:
+        """Let the driver wake this thread; nothing was queued behind the frame meanwhile.
+
+        An event that wakes somebody costs an interrupt and a turn of the driver's own thread, even when
+        nobody sleeps: so it is recorded for those who will.
+        """
+        self._stream.record(self._waking)
+        self._waking.wait()
 
     def _allocate(self) -> None:
         self._closers.append(self._execution.close)
         self._stream = self._device.stream(self._options.priority)
         self._closers.append(self._stream.close)
-        self._done = self._device.event(spin=self._options.spin)
+        self._done = self._device.event(spin=True)
         self._closers.append(self._done.close)
+        self._waking = self._device.event()
+        self._closers.append(self._waking.close)
         for spec in (*self.inputs, *self.outputs):
             host = self._host[spec.name] = self._device.host_buffer(spec.shape, spec.dtype)
             self._closers.append(host.close)
