@@ -37,6 +37,7 @@ from edgetrt.update.release import Host
 from edgetrt.update.serve import ChunkServer
 from edgetrt.update.tree import Tree
 from edgetrt.update.turns import Turns
+from edgetrt.update.web import WebOrigin
 from tests.fakes import FakeTransport
 from tests.update.over_broker import PATIENT, QUICK, Reply, Script, Talk, part
 
@@ -260,6 +261,16 @@ def test_a_request_that_reaches_nobody_is_told_at_once(
         get(line, tmp_path)
 
     assert refused.value.code == code
+
+
+def test_the_broker_helps_out_where_a_web_server_is_away(tmp_path: Path) -> None:
+    away = WebOrigin("http://127.0.0.1:1", QUICK)
+    server = Script(honest)
+
+    found = fetch(WANTED, [away, ChunkOrigin(server.line, "targets", QUICK)], tmp_path)
+
+    assert found.read_bytes() == DATA
+    assert server.asked
 
 
 def test_without_an_agent_there_is_no_way(tmp_path: Path) -> None:
