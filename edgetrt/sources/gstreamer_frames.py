@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from edgetrt.errors import SourceLostError
 from edgetrt.sources import nvbufsurface
 from edgetrt.sources.gstreamer_library import gst, video
-from edgetrt.sources.surfaces import NvmmSurface
+from edgetrt.sources.surfaces import Lender, NvmmSurface
 
 if TYPE_CHECKING:
     from edgetrt.ports import Surface
@@ -45,6 +45,7 @@ class Unpacker:
     def __init__(self, name: str) -> None:
         self._name = name
         self._gst, self._video = gst(), video()
+        self._lend: Lender | None = None
 
     def __call__(
         self, sample: Any
@@ -66,7 +67,9 @@ class Unpacker:
 
     def _lent(self, sample: Any) -> NvmmSurface:
         """Hand on a picture in NVMM; its buffer holds NVIDIA's description of it."""
-        library, buffer = nvbufsurface.load(), sample.get_buffer()
+        if self._lend is None:
+            self._lend = Lender(self._name, nvbufsurface.load())
+        buffer = sample.get_buffer()
         mapped, memory = buffer.map(self._gst.MapFlags.READ)
         if not mapped:
             raise SourceLostError(f"{self._name}: a buffer in NVMM that cannot be read")
@@ -74,7 +77,7 @@ class Unpacker:
             raw = bytes(memory.data)
         finally:
             buffer.unmap(memory)
-        return NvmmSurface(self._name, library, raw, sample, self)
+        return self._lend(raw, sample)
 
     def _copied(self, buffer: Any, caps: Any, info: Any) -> tuple[NDArray[np.uint8], PixelFormat]:
         """Copy a picture out of main memory."""

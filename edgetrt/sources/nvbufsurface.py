@@ -5,8 +5,8 @@ the formats: `nvbufsurface.h` of Jetson Linux's multimedia API and of DeepStream
 up to DeepStream 7.1 (Jetson Linux 35 and 36) and that of DeepStream 9. They differ behind the fields that
 are named here, and in size.
 
-A description is a copy of ours, and the library is given nothing else: what it maps is noted in the copy,
-and can be unmapped when the camera has let go of its own.
+The library is given copies of ours only: what it maps is noted in the copy, and can be unmapped when the
+camera has let go of its own.
 """
 
 from __future__ import annotations
@@ -89,41 +89,49 @@ class Batch(ctypes.Structure):
     )
 
 
-class Description:
-    """A copy of how a picture lies in memory, which the library may note its mappings in.
+def params_of(camera: str, raw: bytes) -> bytes:
+    """Read what a NvBufSurface says of its one picture.
 
     Args:
-        name: of the camera.
-        raw: the NvBufSurface's bytes, as a GStreamer buffer in NVMM holds them. What it points at must
-            still be there.
+        camera: its name.
+        raw: the NvBufSurface, as a GStreamer buffer in NVMM holds it. What it points at must still be
+            there.
 
     Raises:
         SourceLostError: a layout that is not known, or not one picture.
     """
+    if len(raw) not in LAYOUTS:
+        raise SourceLostError(
+            f"{camera}: a NvBufSurface of {len(raw)} bytes, expected one of"
+            f" {', '.join(map(str, LAYOUTS))}",
+            "This Jetson Linux has another layout than those that are known.",
+        )
+    batch = Batch.from_buffer_copy(raw)
+    if not batch.surfaceList or batch.batchSize != 1:
+        raise SourceLostError(
+            f"{camera}: a batch of {batch.batchSize} pictures, expected one",
+            "Take the appsink's pictures from before nvstreammux.",
+        )
+    return ctypes.string_at(batch.surfaceList, LAYOUTS[len(raw)][0])
 
-    def __init__(self, name: str, raw: bytes) -> None:
-        if len(raw) not in LAYOUTS:
-            raise SourceLostError(
-                f"{name}: a NvBufSurface of {len(raw)} bytes, expected one of"
-                f" {', '.join(map(str, LAYOUTS))}",
-                "This Jetson Linux has another layout than those that are known.",
-            )
-        size, mapped = LAYOUTS[len(raw)]
+
+class Description:
+    """A copy of how a picture lies in memory, which the library may note its mappings in.
+
+    Args:
+        raw: the NvBufSurface.
+        params: what it says of its picture.
+    """
+
+    def __init__(self, raw: bytes, params: bytes) -> None:
         self._raw = ctypes.create_string_buffer(raw, len(raw))
+        self._params = ctypes.create_string_buffer(params, len(params))
+        noted = ctypes.addressof(self._params) + Params.addr.offset
+        ctypes.memset(noted, 0, LAYOUTS[len(raw)][1])
         batch = Batch.from_buffer(self._raw)
-        if not batch.surfaceList or batch.batchSize != 1:
-            raise SourceLostError(
-                f"{name}: a batch of {batch.batchSize} pictures, expected one",
-                "Take the appsink's pictures from before nvstreammux.",
-            )
-        self._params = ctypes.create_string_buffer(ctypes.string_at(batch.surfaceList, size), size)
-        ctypes.memset(ctypes.addressof(self._params) + Params.addr.offset, 0, mapped)
-        batch.surfaceList = ctypes.addressof(self._params)
-        batch.numFilled = 1
-        self.memory_type = int(batch.memType)
+        batch.surfaceList, batch.numFilled = ctypes.addressof(self._params), 1
         self.params = Params.from_buffer(self._params)
         self.pointer = ctypes.addressof(self._raw)
-        self.raw = raw
 
 
 class Library:

@@ -27,7 +27,7 @@ from tests.gpu.conftest import load
 from tests.gpu.engines import Doubling
 from tests.gpu.host_compiler import available
 from tests.standins import nvmm
-from tests.standins.nvmm import BLOCK_LINEAR, Buffer, Nvmm
+from tests.standins.nvmm import Buffer, Nvmm
 
 SIZE = (66, 38)
 INPUT = TensorSpec("x", (1, 3, 1, 2), "float32")
@@ -300,11 +300,11 @@ def test_a_camera_that_was_opened_anew_has_its_old_memory_let_go(
     camera: Nvmm, lane: Lane, pool: list[Buffer]
 ) -> None:
     for opening in range(3):
-        stream = object()
+        lender = camera.opened()
         for buffer in pool:
             frame = noise(opening)
             buffer.fill(frame.data)
-            assert_answers(lane.infer(camera.frame(buffer, stream)), frame)
+            assert_answers(lane.infer(camera.frame(buffer, lender)), frame)
         assert camera.counts() == {"images": 3, "resources": 3}
     assert camera.registrations == 9
 
@@ -492,13 +492,3 @@ def test_cuda_s_description_has_its_layout(camera: Nvmm) -> None:
     assert camera.offset("EglFrame") == 64
     for name in ("width", "height", "pitch", "planeCount", "frameType", "cuFormat"):
         assert getattr(EglFrame, name).offset == camera.offset(f"EglFrame.{name}"), name
-
-
-def test_a_picture_that_is_block_linear_after_all_is_copied(
-    camera: Nvmm, lane: Lane, sharing: Sharing, pool: list[Buffer]
-) -> None:
-    frame, told = camera.frame(pool[0]), noise(1)
-    pool[0].fill(told.data)
-    pool[0].params.layout = BLOCK_LINEAR
-    assert_answers(lane.infer(frame), told)
-    assert "block-linear" in sharing.refusal

@@ -13,7 +13,8 @@ import pytest
 
 from edgetrt.errors import SourceLostError
 from edgetrt.sources import nvbufsurface
-from edgetrt.sources.nvbufsurface import LAYOUTS, Batch, Description, Library, Params, PlaneParams
+from edgetrt.sources.nvbufsurface import LAYOUTS, Batch, Library, Params, PlaneParams
+from edgetrt.sources.surfaces import MOST
 from edgetrt.types import Frame, PixelFormat
 from tests.gpu import reference
 from tests.standins import nvmm
@@ -182,9 +183,22 @@ def test_what_cannot_be_read_is_refused(
 
 def test_a_layout_that_is_not_known_is_refused(camera: Nvmm, buffer: Buffer) -> None:
     with pytest.raises(SourceLostError, match="a NvBufSurface of 80 bytes, expected one of 64, 72"):
-        Description("camera", buffer.raw.ljust(80, b"\0"))
+        camera.opened()(buffer.raw.ljust(80, b"\0"), None)
     with pytest.raises(SourceLostError, match="a NvBufSurface of 0 bytes"):
-        Description("camera", b"")
+        camera.opened()(b"", None)
+
+
+def test_a_description_is_read_again_when_it_changes(camera: Nvmm) -> None:
+    buffers = [camera.make(66, 38) for _ in range(MOST + 3)]
+    for buffer in buffers:
+        assert camera.lend(buffer).color == "bt601"
+    buffers[0].params.colorFormat = 33
+    assert camera.lend(buffers[0]).color == "bt709"
+    buffers[0].params.layout = BLOCK_LINEAR
+    with pytest.raises(SourceLostError, match="block-linear"):
+        camera.lend(buffers[0])
+    for buffer in buffers:
+        buffer.free()
 
 
 @pytest.mark.parametrize("call", ["NvBufSurfaceMap", "NvBufSurfaceSyncForCpu"])

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from edgetrt.gpu.egl import EglDriver
 from edgetrt.sources.nvbufsurface import NAMES, Library, Params, load
-from edgetrt.sources.surfaces import NvmmSurface
+from edgetrt.sources.surfaces import Lender, NvmmSurface
 from edgetrt.types import Frame
 
 SOURCE = Path(__file__).with_suffix(".c")
@@ -66,6 +66,7 @@ class Nvmm:
 
     def reset(self) -> None:
         self.code.standin_reset()
+        self.lender = self.opened()
 
     def offset(self, of: str) -> int:
         return int(self.code.standin_offset(of.encode()))
@@ -82,13 +83,19 @@ class Nvmm:
         handle = self.code.standin_make(width, height, form, layout, memory, batch)
         return Buffer(self.code, self.offset("Surface"), handle)
 
-    def lend(self, buffer: Buffer, stream: object = None, sample: object = None) -> NvmmSurface:
-        """A picture, as a source hands it on."""
-        return NvmmSurface("camera", self.library, buffer.raw, sample, stream)
+    def lend(
+        self, buffer: Buffer, lender: Lender | None = None, sample: object = None
+    ) -> NvmmSurface:
+        """A picture, as a source hands it on; of the same opening unless another lender does."""
+        return (lender or self.lender)(buffer.raw, sample)
 
-    def frame(self, buffer: Buffer, stream: object = None, sample: object = None) -> Frame:
-        surface = self.lend(buffer, stream, sample)
+    def frame(self, buffer: Buffer, lender: Lender | None = None, sample: object = None) -> Frame:
+        surface = self.lend(buffer, lender, sample)
         return Frame(surface, surface.format, 0, 0)
+
+    def opened(self) -> Lender:
+        """The camera, opened anew."""
+        return Lender("camera", self.library)
 
     def refuse(self, call: str, after: int = 0, status: int = 304) -> None:
         self.code.standin_refuse(call.encode(), after, status)
