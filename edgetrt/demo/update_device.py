@@ -97,6 +97,10 @@ class Device:
         """Whether a process is there."""
         return unit in self._running and self._running[unit].poll() is None
 
+    def pid(self, unit: str) -> int:
+        """Of a process that was started."""
+        return self._running[unit].pid
+
     def _log(self, unit: str) -> IO[bytes]:
         return (self._folder / "logs" / f"{unit}.log").open("ab")
 

@@ -31,9 +31,9 @@ from edgetrt.runtime.newest import Newest
 from edgetrt.runtime.pipeline import Pipeline
 from edgetrt.sources.synthetic import SyntheticSource
 from edgetrt.types import Counters, Grant, Result
+from scripts.benchmarks.agent_memory import resident_mb
 from scripts.benchmarks.figures import Figure, report
 from scripts.benchmarks.ours import network
-from scripts.benchmarks.startup import resident_mb
 
 SIZE = 64
 SPOILED_EVERY = 1000

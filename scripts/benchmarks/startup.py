@@ -6,8 +6,6 @@ import argparse
 import importlib.util
 import json
 import os
-import shutil
-import socket
 import statistics
 import subprocess
 import sys
@@ -16,13 +14,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from scripts.benchmarks import agent_memory
 from scripts.benchmarks.figures import Figure, report
 from scripts.benchmarks.footage import cache
 
 ROOT = Path(__file__).parents[2]
 EDGETRT = [sys.executable, "-m", "edgetrt"]
 MODEL = ROOT / "engines" / "person" / "person.onnx"
-AGENT_SETTLES_S = 4.0
 
 
 def main() -> int:
@@ -38,7 +36,7 @@ def main() -> int:
         _timed("import_ms", import_ms, wishes.runs, 100, "ms", "import edgetrt, in a new process"),
         _timed("help_ms", help_ms, wishes.runs, 400, "ms", "edgetrt --help, start to end"),
         *first_results(source, wishes.runs),
-        agent_memory(),
+        *agent_memory.figures(),
     ]
     return report("startup", figures, {"source": source, "runs": wishes.runs}, as_json=wishes.json)
 
@@ -104,57 +102,6 @@ def first_result_s(source: str, backend: str, memory: Path) -> float:
     if process.returncode != 0 or not isinstance(json.loads(line), dict):
         raise RuntimeError(f"`{' '.join(command)}` ended with code {process.returncode}")
     return elapsed_s
-
-
-def agent_memory() -> Figure:
-    """Resident memory of a connected agent."""
-    note = "resident, connected to a broker"
-    broker = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-    if broker is None:
-        return Figure("agent_rss_mb", None, "MB", 60, note="mosquitto is not installed")
-    with tempfile.TemporaryDirectory() as folder:
-        value = _agent_rss_mb(broker, Path(folder))
-    return Figure("agent_rss_mb", value, "MB", 60, note=note)
-
-
-def _agent_rss_mb(broker: str, folder: Path) -> float:
-    port = _free_port()
-    log = folder / "mosquitto.log"
-    (folder / "mosquitto.conf").write_text(
-        f"listener {port} 127.0.0.1\nallow_anonymous true\nlog_dest file {log}\nuser root\n"
-    )
-    (folder / "pipelines.d").mkdir()
-    (folder / "agent.yaml").write_text(
-        f"device: bench\nbroker: {{host: 127.0.0.1, port: {port}}}\n"
-    )
-    agent = [*EDGETRT, "agent", "--config", str(folder / "agent.yaml"), "--run-dir", str(folder)]
-    with subprocess.Popen([broker, "-c", str(folder / "mosquitto.conf")]) as mosquitto:
-        try:
-            with subprocess.Popen(agent) as process:
-                try:
-                    time.sleep(AGENT_SETTLES_S)
-                    if process.poll() is not None:
-                        raise RuntimeError(f"the agent ended with code {process.returncode}")
-                    if "New client connected" not in log.read_text(encoding="utf-8"):
-                        raise RuntimeError("the agent did not connect to the broker")
-                    return resident_mb(process.pid)
-                finally:
-                    process.terminate()
-        finally:
-            mosquitto.terminate()
-
-
-def resident_mb(pid: int) -> float:
-    """Memory of a process that is in RAM now, in 10^6 bytes."""
-    pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 if __name__ == "__main__":
