@@ -204,6 +204,10 @@ class Grant:
 
     rate_hz: float | None = None
 
+    def for_demand(self, rate_hz: float | None) -> Grant:
+        """As much of this grant as is asked for; None asks for all of it."""
+        return Grant(min((r for r in (self.rate_hz, rate_hz) if r is not None), default=None))
+
 
 @dataclass(frozen=True, slots=True)
 class Counters:

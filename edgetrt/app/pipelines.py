@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from edgetrt.app.networks import active, open_deployed, open_network
 from edgetrt.clock import SystemClock
 from edgetrt.errors import ConfigError
-from edgetrt.types import Grant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -153,7 +152,7 @@ def supervisor(
         lambda: open_source(uri),
         network or found,
         [*open_sinks(pipeline.sinks, base, live=uri.live), *sinks()],
-        Grant(pipeline.rate_hz),
+        pipeline.rate_hz,
     )
 
 
@@ -176,7 +175,7 @@ def join(
     source: Callable[[], Source],
     network: Callable[[], Network],
     sinks: Sequence[Sink] = (),
-    grant: Grant = Grant(),  # noqa: B008 - it is frozen
+    rate_hz: float | None = None,
 ) -> Supervisor:
     """Make the supervisor of a pipeline from what opens its parts."""
     from edgetrt.runtime.meter import Meter
@@ -190,5 +189,5 @@ def join(
         sinks=sinks,
         meter=Meter(name, clock),
         clock=clock,
-        grant=grant,
+        rate_hz=rate_hz,
     )

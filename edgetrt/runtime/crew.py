@@ -14,7 +14,6 @@ from edgetrt import journal
 from edgetrt.errors import CudaError, EdgetrtError
 from edgetrt.runtime.aside import aside, may_come_back
 from edgetrt.runtime.shadow import WITHIN_S, Agreement, Trials
-from edgetrt.types import Grant
 from edgetrt.wire import Taken
 
 if TYPE_CHECKING:
@@ -81,7 +80,7 @@ class Post:
     def take(self, job: Job) -> None:
         """Do another job from the next opening on, and at its rate from now on."""
         if job.rate_hz != self.job.rate_hz:
-            self.supervisor.grant(Grant(job.rate_hz))
+            self.supervisor.demand(job.rate_hz)
         self.job = job
 
     def start(self) -> None:

@@ -153,7 +153,7 @@ class Service:
         supervisor = self.crew.get(message.pipeline)
         if supervisor is None:
             raise MessageError(f"grant for {message.pipeline!r}: no such pipeline runs here")
-        supervisor.grant(Grant(message.rate_hz))
+        supervisor.limit(Grant(message.rate_hz))
 
     def _take_look(self, message: wire.ActivateMessage) -> None:
         if not REPLY.fullmatch(message.reply):

@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from edgetrt import journal
+from edgetrt.backoff import full_jitter_s
 from edgetrt.errors import ConfigError, CudaError, EdgetrtError, ModelError
 from edgetrt.runtime.glimpse import Glimpse
 from edgetrt.runtime.pipeline import Pipeline
@@ -36,11 +37,6 @@ STEADY_FRAMES = 100
 """Results after which a restarted pipeline counts as well again."""
 
 
-def backoff_s(attempt: int, draw: float) -> float:
-    """Full jitter: anywhere between nothing and the doubling limit; `draw` is uniform in 0..1."""
-    return float(draw * min(LAST_S, FIRST_S * 2.0 ** min(attempt, 16)))
-
-
 class Supervisor:
     """One pipeline's life: open, run, and after a failure back off and start over.
 
@@ -51,7 +47,7 @@ class Supervisor:
         sinks: get every result; closed at the end.
         meter: counts over all restarts.
         clock: time.
-        grant: the rate to begin with.
+        rate_hz: what its file asks for; None = as fast as frames come.
 
     Attributes:
         opened: how often source and network were opened.
@@ -69,7 +65,7 @@ class Supervisor:
         sinks: Sequence[Sink],
         meter: Meter,
         clock: Clock,
-        grant: Grant,
+        rate_hz: float | None = None,
     ) -> None:
         self.meter = meter
         self.pipeline: Pipeline | None = None
@@ -82,7 +78,7 @@ class Supervisor:
         self.glimpse = Glimpse()
         self._sinks = (*sinks, self.glimpse)
         self._clock = clock
-        self._grant = grant
+        self._limit, self._demand_hz = Grant(), rate_hz
         self._tuning = Tuning(meter)
         self._enabled, self._hurry = threading.Event(), threading.Event()
         self._enabled.set()
@@ -92,13 +88,18 @@ class Supervisor:
 
     @property
     def granted(self) -> Grant:
-        """What the pipeline may use now; a rate from afar goes before the one that it began with."""
+        """What it may use now: what settings from afar or else its file ask for, within the limit."""
         rate_hz = self._tuning.settings.rate_hz
-        return self._grant if rate_hz is None else Grant(rate_hz)
+        return self._limit.for_demand(self._demand_hz if rate_hz is None else rate_hz)
 
-    def grant(self, grant: Grant) -> None:
-        """Change what the pipeline may use, now and after restarts."""
-        self._grant = grant
+    def limit(self, grant: Grant) -> None:
+        """Let the pipeline use no more than that, whoever asks for it, now and after restarts."""
+        self._limit = grant
+        self._hand_on_grant()
+
+    def demand(self, rate_hz: float | None) -> None:
+        """Change what its file asks for."""
+        self._demand_hz = rate_hz
         self._hand_on_grant()
 
     def _hand_on_grant(self) -> None:
@@ -290,7 +291,7 @@ class Supervisor:
         stop.set()
 
     def _back_off(self, error: EdgetrtError, attempt: int, stop: threading.Event) -> None:
-        pause = backoff_s(attempt, random.random())  # noqa: S311 - spreads load, guards nothing
+        pause = full_jitter_s(attempt, FIRST_S, LAST_S, random.random())  # noqa: S311 - spreads load, guards nothing
         self.meter.state, self.meter.error = "backoff", error.message
         self.meter.count(restarts=1)
         log.warning("pipeline %s: %s; again in %.1f s", self._name, error.message, pause)

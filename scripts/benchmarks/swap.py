@@ -22,7 +22,7 @@ from edgetrt.runtime.network import Network
 from edgetrt.runtime.reading import Reading
 from edgetrt.runtime.supervisor import Supervisor
 from edgetrt.sources import uri as uris
-from edgetrt.types import Counters, Grant, Result
+from edgetrt.types import Counters, Result
 from scripts.benchmarks.figures import Figure, report
 
 PERSON = Path(__file__).parents[2] / "engines/person/person.onnx"
@@ -157,7 +157,6 @@ def _job(model: Path, name: str, threads: int, rate_hz: float, times: Times) -> 
             sinks=[times],
             meter=Meter("swap", clock),
             clock=clock,
-            grant=Grant(),
         )
 
     return Job(name="swap", network=name, parts="", load=load, hire=hire)

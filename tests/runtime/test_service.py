@@ -46,7 +46,7 @@ def job(
             sinks=[sink or FakeSink()],
             meter=Meter(name, clock),
             clock=clock,
-            grant=Grant(rate_hz),
+            rate_hz=rate_hz,
         )
 
     return Job(

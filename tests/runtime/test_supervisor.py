@@ -4,16 +4,15 @@ import threading
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from edgetrt.clock import SystemClock
+from edgetrt.config import PipelineSettings
 from edgetrt.errors import ConfigError, EdgetrtError, InferenceError, ModelError, SourceLostError
 from edgetrt.ports import Source
 from edgetrt.runtime.meter import Meter
 from edgetrt.runtime.network import Network
 from edgetrt.runtime.newest import Newest
-from edgetrt.runtime.supervisor import LAST_S, Supervisor, backoff_s
+from edgetrt.runtime.supervisor import Supervisor
 from edgetrt.types import Counters, Frame, Grant
 from tests.fakes import FakeSink, FakeSource
 from tests.runtime.scenes import backend, frames, network
@@ -30,7 +29,6 @@ def supervisor(
         sinks=[sink],
         meter=Meter("test", clock),
         clock=clock,
-        grant=Grant(),
     )
 
 
@@ -109,19 +107,40 @@ def test_a_grant_reaches_the_running_pipeline() -> None:
         def read(self, timeout_s: float) -> Frame | None:
             assert watched.pipeline is not None
             seen.append(watched.pipeline.grant.rate_hz)
-            watched.grant(Grant(7.0))
+            watched.limit(Grant(7.0))
             seen.append(watched.pipeline.grant.rate_hz)
             return super().read(timeout_s)
 
     watched = supervisor(lambda: Spy([]), network, FakeSink())
-    watched.grant(Grant(5.0))
+    watched.limit(Grant(5.0))
     watched.run_once(threading.Event())
     assert seen == [5.0, 7.0]
 
 
-@given(st.integers(0, 1000), st.floats(0, 1))
-def test_back_off_is_jittered_and_bounded(attempt: int, draw: float) -> None:
-    assert 0 <= backoff_s(attempt, draw) <= min(LAST_S, 0.5 * 2 ** min(attempt, 16))
+@pytest.mark.parametrize(
+    ("limit_hz", "file_hz", "afar_hz", "granted_hz"),
+    [
+        (None, None, None, None),
+        (None, 15.0, None, 15.0),
+        (None, 15.0, 30.0, 30.0),
+        (10.0, None, None, 10.0),
+        (10.0, 15.0, None, 10.0),
+        (10.0, 5.0, None, 5.0),
+        (10.0, 5.0, 30.0, 10.0),
+        (10.0, 15.0, 3.0, 3.0),
+    ],
+)
+def test_nobody_gets_more_than_the_limit(
+    limit_hz: float | None,
+    file_hz: float | None,
+    afar_hz: float | None,
+    granted_hz: float | None,
+) -> None:
+    watched = supervisor(lambda: FakeSource([]), network, FakeSink())
+    watched.demand(file_hz)
+    watched.settle(1, PipelineSettings(rate_hz=afar_hz))
+    watched.limit(Grant(limit_hz))
+    assert watched.granted == Grant(granted_hz)
 
 
 def test_a_fault_of_ours_is_backed_off_from_like_any_other() -> None:

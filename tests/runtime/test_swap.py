@@ -22,7 +22,7 @@ from edgetrt.runtime.meter import Meter
 from edgetrt.runtime.network import Network
 from edgetrt.runtime.reading import Reading
 from edgetrt.runtime.supervisor import Supervisor
-from edgetrt.types import Frame, Grant, RawOutput, Result
+from edgetrt.types import Frame, RawOutput, Result
 from tests.deploying import SIZE, detector
 from tests.fakes import FakeSource
 
@@ -103,7 +103,6 @@ def test_a_thousand_swaps_lose_nothing_and_leave_nothing(tmp_path: Path) -> None
             sinks=[judge],
             meter=Meter("swap", clock),
             clock=clock,
-            grant=Grant(),
         )
 
     jobs = [

@@ -139,7 +139,7 @@ class Running:
             sinks=[self.sink],
             meter=Meter("a", clock),
             clock=clock,
-            grant=Grant(200.0),
+            rate_hz=200.0,
         )
         self.thread = threading.Thread(target=self.supervisor.run, args=(self.stop,))
 
@@ -194,7 +194,7 @@ def test_a_rate_from_afar_goes_before_the_files_and_goes_again() -> None:
         wait_for(lambda: bool(rig.sink.results))
         rig.supervisor.settle(1, PipelineSettings(rate_hz=3.0))
         assert rig.supervisor.granted == Grant(3.0)
-        rig.supervisor.grant(Grant(50.0))
+        rig.supervisor.limit(Grant(50.0))
         pipeline = rig.supervisor.pipeline
         assert pipeline is not None
         assert pipeline.grant == Grant(3.0)
