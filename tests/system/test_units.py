@@ -62,7 +62,7 @@ def values(name: str, key: str, section: str = "Service") -> list[str]:
 
 def instance(unit: Path, folder: Path) -> Path:
     """A copy whose programs exist here; a template is given a name."""
-    text = re.sub(r"/usr/(bin/edgetrt|lib/edgetrt/[a-z]+)\b", "/bin/true", unit.read_text())
+    text = re.sub(r"/usr/(bin/edgetrt|lib/edgetrt/[a-z-]+)\b", "/bin/true", unit.read_text())
     copy = folder / unit.name.replace("@.", "@person.")
     copy.write_text(text)
     return copy
@@ -218,6 +218,31 @@ def test_systemd_understands_every_line_of_a_drop_in(
 
     assert [line for line in done.stderr.splitlines() if "made.conf" in line] == []
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("states", "given_up"),
+    [
+        (["failed"], True),
+        (["auto-restart-queued", "auto-restart", "failed"], True),
+        (["failed-before-auto-restart", "auto-restart", "start-pre"], False),
+        (["running"], False),
+    ],
+)
+def test_a_unit_that_starts_again_is_not_given_up(
+    states: list[str], given_up: bool, tmp_path: Path
+) -> None:
+    told, systemctl = tmp_path / "states", tmp_path / "systemctl"
+    told.write_text("\n".join(states) + "\n")
+    systemctl.write_text(f"#!/bin/sh\nhead -n 1 {told}\nsed -i 1d {told}\n")
+    systemctl.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+
+    command = [SERVICES / "given-up", "edgetrt-runtime.service"]
+    done = subprocess.run(command, env=environment, check=False)
+
+    assert done.returncode == (0 if given_up else 1)
+    assert told.read_text() == ""
 
 
 class Device:
