@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -180,7 +180,8 @@ class Crew:
             jobs, here = look(), self._list()
             names = [name for name in {**jobs, **here} if only in ("", name)]
             names.sort(key=lambda name: _turn(here.get(name), jobs.get(name)))
-            trials = Trials(shadow, _count(here, jobs, names), self._shadow_s)
+            swaps = [n for n in names if n in here and n in jobs and _swaps(here[n], jobs[n])]
+            trials = Trials(shadow, len(swaps), self._shadow_s)
             return [self._settle(n, jobs.get(n), trials) for n in names if not self._closed]
 
     def close(self, patience_s: float = STOP_S) -> bool:
@@ -347,12 +348,6 @@ def _anew(post: Post, job: Job) -> bool:
 def _swaps(post: Post, job: Job) -> bool:
     """Whether another network, and nothing but the rate besides, is all that changes."""
     return not _anew(post, job) and not post.over and post.job.network != job.network
-
-
-def _count(here: Mapping[str, Post], jobs: Mapping[str, Job], names: Sequence[str]) -> int:
-    """How many of them are swaps."""
-    both = [(here[name], jobs[name]) for name in names if name in here and name in jobs]
-    return sum(_swaps(post, job) for post, job in both)
 
 
 def _turn(post: Post | None, job: Job | None) -> int:
