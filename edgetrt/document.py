@@ -101,6 +101,16 @@ def override(section: T, values: dict[str, Any]) -> T:
         raise ConfigError(f"--{option}: {said}", "See --help.") from None
 
 
+def place(path: Path, key: str) -> str:
+    """`file:line: key` of a key path such as `sinks[0]`; empty when the file has no such key.
+
+    Raises:
+        ConfigError: as `parse`.
+    """
+    line = parse(path).lines.get(f"$.{key}")
+    return "" if line is None else f"{path}:{line}: {key}"
+
+
 def beside(path: Path, value: str) -> Path:
     """Resolve a path written in the file `path`: relative ones are relative to that file."""
     return (path.parent / Path(value).expanduser()).resolve()

@@ -13,7 +13,14 @@ from edgetrt.app.networks import (
     pick_backend,
     tensorrt_backend,
 )
-from edgetrt.app.pipelines import STDOUT, join, open_source, supervisor, whole_sink
+from edgetrt.app.pipelines import (
+    STDOUT,
+    join,
+    open_source,
+    parts_named,
+    supervisor,
+    whole_sink,
+)
 from edgetrt.app.places import RUNTIME_SOCKET, cache_dir, run_dir, state_dir
 from edgetrt.app.processes import broker_of, demands, job, run_agent, run_runtime, stop_on_signals
 from edgetrt.app.remembered import device_config
@@ -35,6 +42,7 @@ __all__ = [
     "open_network",
     "open_source",
     "parts",
+    "parts_named",
     "pick_backend",
     "run_agent",
     "run_dir",

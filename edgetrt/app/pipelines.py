@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgetrt import document
 from edgetrt.app.networks import active, open_deployed, open_network
 from edgetrt.clock import SystemClock
-from edgetrt.errors import ConfigError
+from edgetrt.errors import ConfigError, SinkError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from edgetrt.config import PipelineConfig
     from edgetrt.ports import Sink, Source
@@ -83,20 +85,71 @@ def whole_sink(text: str, base: Path) -> str:
         return f"{scheme}:{base / rest}"
 
 
-def open_sinks(texts: Sequence[str], base: Path, *, live: bool) -> list[Sink]:
+def open_sinks(
+    texts: Sequence[str], base: Path, *, live: bool, file: Path | None = None
+) -> list[Sink]:
     """Open sinks by their URIs; those of a live source leave results out rather than wait.
+
+    Args:
+        texts: their URIs.
+        base: the folder that relative paths start from.
+        live: the source is.
+        file: the pipeline file that names them, for errors to say where.
 
     Raises:
         ConfigError: an unknown scheme, or two that would write over each other.
-        SinkError: one cannot be written.
+        SinkError: one cannot be written; none is open then.
     """
-    whole = [whole_sink(text, base) for text in texts]
-    for text in whole:
-        if whole.count(text) > 1:
-            raise ConfigError(
-                f"sink {text!r}: is there {whole.count(text)} times", "Name each file once."
-            )
-    return [_open_sink(text, live=live) for text in whole]
+    opened: list[Sink] = []
+    try:
+        for number, text in enumerate(_whole_sinks(texts, base, file)):
+            with _told_in(file, f"sinks[{number}]"):
+                opened.append(_open_sink(text, live=live))
+    except SinkError:
+        for sink in opened:
+            sink.close()
+        raise
+    return opened
+
+
+def _whole_sinks(texts: Sequence[str], base: Path, file: Path | None) -> list[str]:
+    whole: list[str] = []
+    for number, text in enumerate(texts):
+        with _told_in(file, f"sinks[{number}]"):
+            whole.append(whole_sink(text, base))
+            if whole.count(whole[-1]) > 1:
+                raise ConfigError(
+                    f"sink {whole[-1]!r}: is there {whole.count(whole[-1])} times",
+                    "Name each file once.",
+                )
+    return whole
+
+
+def parts_named(
+    pipeline: PipelineConfig, base: Path, file: Path | None = None
+) -> tuple[SourceUri, list[str]]:
+    """The source and the sinks that a pipeline's settings name, which came from `file`.
+
+    Raises:
+        ConfigError: one is written wrongly.
+    """
+    from edgetrt.sources import uri as uris
+
+    with _told_in(file, "source"):
+        source = uris.parse(pipeline.source, base)
+    return source, _whole_sinks(pipeline.sinks, base, file)
+
+
+@contextmanager
+def _told_in(file: Path | None, key: str) -> Iterator[None]:
+    """Let a mistake in a value be told with file, line and key."""
+    try:
+        yield
+    except (ConfigError, SinkError) as error:
+        where = document.place(file, key) if file is not None else ""
+        if not where:
+            raise
+        raise type(error)(f"{where}: {error.message}", error.hint) from error
 
 
 def _open_sink(text: str, *, live: bool) -> Sink:
@@ -124,6 +177,7 @@ def supervisor(
     sinks: Callable[[], Sequence[Sink]] = tuple,
     deployed: bool = True,
     network: Callable[[], Network] | None = None,
+    file: Path | None = None,
 ) -> Supervisor:
     """Join everything that one pipeline needs.
 
@@ -134,6 +188,7 @@ def supervisor(
         sinks: makes those that come besides the settings' own.
         deployed: run the engine that was deployed under the pipeline's name, when there is one.
         network: opens the network, instead of `deployed` and what the settings name.
+        file: where the settings come from, for errors to say it.
 
     Raises:
         ConfigError: the source or a sink is written wrongly.
@@ -146,12 +201,13 @@ def supervisor(
         record = active().get(pipeline.name) if deployed else None
         return open_configured(pipeline, base) if record is None else open_deployed(record)
 
-    uri = source or uris.parse(pipeline.source, base)
+    with _told_in(file, "source"):
+        uri = source or uris.parse(pipeline.source, base)
     return join(
         pipeline.name,
         lambda: open_source(uri),
         network or found,
-        [*open_sinks(pipeline.sinks, base, live=uri.live), *sinks()],
+        [*open_sinks(pipeline.sinks, base, live=uri.live, file=file), *sinks()],
         pipeline.rate_hz,
     )
 

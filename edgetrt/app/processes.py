@@ -13,11 +13,11 @@ import msgspec
 
 from edgetrt import document, wire
 from edgetrt.app.networks import open_deployed
-from edgetrt.app.pipelines import open_configured, supervisor, whole_sink
+from edgetrt.app.pipelines import open_configured, parts_named, supervisor
 from edgetrt.app.places import AGENT_SOCKET, RUNTIME_SOCKET, state_dir
 from edgetrt.app.serving import Serving, wanted
 from edgetrt.clock import SystemClock
-from edgetrt.config import CREDENTIAL, BrokerConfig, DeviceConfig
+from edgetrt.config import CREDENTIAL, BrokerConfig, DeviceConfig, PipelineConfig
 from edgetrt.engine.active import Record
 from edgetrt.errors import ConfigError, UpdateError
 
@@ -71,12 +71,8 @@ def job(serving: Serving, sinks: Callable[[], Sequence[Sink]] = tuple) -> Job:
     Args:
         serving: the pipeline.
         sinks: makes those that come besides its own.
-
-    Raises:
-        ConfigError: the source or a sink is written wrongly.
     """
     from edgetrt.runtime.crew import Job
-    from edgetrt.sources import uri as uris
 
     pipeline, base, engine = serving.pipeline, serving.base, serving.engine
 
@@ -91,14 +87,21 @@ def job(serving: Serving, sinks: Callable[[], Sequence[Sink]] = tuple) -> Job:
     return Job(
         name=pipeline.name,
         network=(served, pipeline.depth),
-        parts=(
-            uris.parse(pipeline.source, base),
-            [whole_sink(sink, base) for sink in pipeline.sinks],
-        ),
+        parts=_parts(pipeline, base),
         load=load,
-        hire=lambda network: supervisor(pipeline, base, sinks=sinks, network=network),
+        hire=lambda network: supervisor(
+            pipeline, base, sinks=sinks, network=network, file=serving.file
+        ),
         rate_hz=pipeline.rate_hz,
     )
+
+
+def _parts(pipeline: PipelineConfig, base: Path) -> object:
+    """What names source and sinks; a mistake stands for itself, and is told when they are opened."""
+    try:
+        return parts_named(pipeline, base)
+    except ConfigError:
+        return pipeline.source, pipeline.sinks, base
 
 
 def run_agent(device: DeviceConfig, base: Path, sockets: Path, complaint: str = "") -> int:

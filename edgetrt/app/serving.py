@@ -36,12 +36,14 @@ class Serving:
         base: the folder that relative paths in them start from.
         engine: what it runs, from the engine cache; None = the network that the settings name.
         release: digest of the release that brought the engine; empty = none did.
+        file: where the settings come from; None = from a deployment.
     """
 
     pipeline: PipelineConfig
     base: Path
     engine: Deployed | None = None
     release: str = ""
+    file: Path | None = None
 
 
 def wanted(device: DeviceConfig, path: Path) -> dict[str, Serving]:
@@ -97,7 +99,7 @@ def pipelines_of(device: DeviceConfig, path: Path) -> dict[str, Serving]:
                 f"{file}: name: another pipeline is called {pipeline.name!r}",
                 "Give each pipeline a name of its own.",
             )
-        found[pipeline.name] = Serving(pipeline, file.parent)
+        found[pipeline.name] = Serving(pipeline, file.parent, file=file)
     return found
 
 
@@ -175,7 +177,7 @@ def _part(folder: Path, part: Part, built: Built, digest: str) -> Serving:
         threads=made.threads,
         dla=made.dla,
     )
-    return Serving(pipeline, file.parent, engine, digest)
+    return Serving(pipeline, file.parent, engine, digest, file)
 
 
 def kept_engines() -> set[str]:

@@ -63,6 +63,7 @@ def run(
         what.resolve().parent,
         source=uris.parse(source) if source else None,
         deployed=from_file and backend is None,
+        file=what if from_file else None,
     )
     stop = app.stop_on_signals()
     started = time.monotonic()

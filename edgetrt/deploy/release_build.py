@@ -240,7 +240,7 @@ def _joined(folder: Path, release: Release, found: Built) -> None:
     """
     for one in app.parts(folder, release, found):
         if one.pipeline.source:
-            app.job(one)
+            app.parts_named(one.pipeline, one.base, one.file)
 
 
 def _document(digest: str, parts: Sequence[BuiltPipeline], failure: Failure | None = None) -> Built:

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from edgetrt import journal
 from edgetrt.errors import CudaError, EdgetrtError
 from edgetrt.runtime.aside import aside, may_come_back
 from edgetrt.runtime.shadow import WITHIN_S, Agreement, Trials
+from edgetrt.runtime.supervisor import unfit
 from edgetrt.wire import Taken
 
 if TYPE_CHECKING:
@@ -118,12 +119,8 @@ class Crew:
         self._fatal: CudaError | None = None
 
     def begin(self, jobs: Mapping[str, Job]) -> None:
-        """Start every pipeline; networks are loaded in their threads.
-
-        Raises:
-            EdgetrtError: one cannot even be put together; none has been started.
-        """
-        posts = {name: Post(job, self._frames) for name, job in jobs.items()}
+        """Start every pipeline, each in a thread; one that cannot be put together fails there, alone."""
+        posts = {name: _first(job, self._frames) for name, job in jobs.items()}
         with self._guard:
             self._posts = posts
         for post in posts.values():
@@ -187,9 +184,8 @@ class Crew:
     def close(self, patience_s: float = STOP_S) -> bool:
         """End every pipeline and wait for it; True when none of them failed."""
         self._closed = True
-        idle = self._applying.acquire(
-            timeout=patience_s
-        )  # a load that is under way comes to its end
+        # a load that is under way comes to its end
+        idle = self._applying.acquire(timeout=patience_s)
         posts = self._list()
         for post in posts.values():
             post.stop.set()
@@ -314,6 +310,13 @@ class Crew:
             raise _hangs(name, self._stop_s)
         with self._guard:
             self._posts.pop(name, None)
+
+
+def _first(job: Job, frames: int | None) -> Post:
+    try:
+        return Post(job, frames)
+    except EdgetrtError as error:
+        return Post(replace(job, hire=partial(unfit, job.name, error)), frames)
 
 
 def _hangs(name: str, within_s: float) -> EdgetrtError:

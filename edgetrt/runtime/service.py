@@ -99,7 +99,7 @@ class Service:
         """Work to the end; True when no pipeline failed.
 
         Raises:
-            EdgetrtError: a pipeline cannot be put together.
+            EdgetrtError: what shall run cannot be told.
             CudaError: the GPU is lost to this process; a new one must take over.
         """
         jobs = self._jobs()

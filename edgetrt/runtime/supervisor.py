@@ -6,12 +6,14 @@ import logging
 import random
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from edgetrt import journal
 from edgetrt.backoff import full_jitter_s
-from edgetrt.errors import ConfigError, CudaError, EdgetrtError, ModelError
+from edgetrt.clock import SystemClock
+from edgetrt.errors import ConfigError, CudaError, EdgetrtError, ModelError, SinkError
 from edgetrt.runtime.glimpse import Glimpse
+from edgetrt.runtime.meter import Meter
 from edgetrt.runtime.pipeline import Pipeline
 from edgetrt.runtime.shadow import Agreement, shadow
 from edgetrt.runtime.tuning import Tuning, tuned
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
 
     from edgetrt.config import PipelineSettings
     from edgetrt.ports import Clock, Sink, Source
-    from edgetrt.runtime.meter import Meter
     from edgetrt.runtime.network import Network
 
 log = logging.getLogger(__name__)
@@ -188,7 +189,7 @@ class Supervisor:
                     if self.run_once(stop, rest):
                         continue
                     break
-                except (ConfigError, ModelError) as error:
+                except (ConfigError, ModelError, SinkError) as error:
                     self._fail(error)
                     return
                 except EdgetrtError as error:
@@ -305,3 +306,20 @@ class Supervisor:
         self.meter.state, self.meter.error = "stopped", ""
         while not stop.is_set() and not self._enabled.wait(_GLANCE_S):
             pass
+
+
+def unfit(name: str, error: EdgetrtError, _: object = None) -> Supervisor:
+    """A pipeline that cannot be put together: it fails with that error when it runs."""
+
+    def fail() -> NoReturn:
+        raise error
+
+    clock = SystemClock()
+    return Supervisor(
+        name=name,
+        open_source=fail,
+        open_network=fail,
+        sinks=(),
+        meter=Meter(name, clock),
+        clock=clock,
+    )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import threading
 from pathlib import Path
 
@@ -7,10 +8,13 @@ import pytest
 
 from edgetrt import app
 from edgetrt.app.pipelines import open_sinks
-from edgetrt.config import PipelineConfig
+from edgetrt.app.serving import pipelines_of
+from edgetrt.config import DeviceConfig, PipelineConfig
 from edgetrt.errors import ConfigError, ModelError, SinkError
+from edgetrt.runtime.crew import Crew
 from edgetrt.sinks.jsonl import JsonlSink
 from edgetrt.sources import uri as uris
+from tests.runtime.test_service import wait_for
 
 
 def test_a_sink_is_written_with_its_whole_path() -> None:
@@ -70,3 +74,33 @@ def test_a_supervisor_tells_mistakes_before_anything_runs(tmp_path: Path) -> Non
         )
     with pytest.raises(ModelError, match=r"none\.onnx: no such file"):
         app.supervisor(good, tmp_path, deployed=False).run_once(threading.Event())
+
+
+def a_file(folder: Path, name: str, sinks: str) -> None:
+    text = f"name: {name}\nmodel: none.onnx\nsource: synthetic:64x64\nsinks: [jsonl:good.jsonl, {sinks}]\n"
+    (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("sink", "error"),
+    [
+        ("foo:x", r"bad\.yaml:4: sinks\[1\]: sink 'foo:x': expected jsonl:PATH"),
+        ("jsonl:blocked/a", r"bad\.yaml:4: sinks\[1\]: .*blocked/a: cannot be written"),
+    ],
+)
+def test_a_bad_sink_fails_its_own_pipeline_and_is_told_with_file_line_and_key(
+    tmp_path: Path, sink: str, error: str
+) -> None:
+    (tmp_path / "blocked").touch()
+    a_file(tmp_path, "bad", sink)
+    a_file(tmp_path, "good", "jsonl:other.jsonl")
+    found = pipelines_of(DeviceConfig(pipelines=(".",)), tmp_path / "agent.yaml")
+    crew = Crew()
+    crew.begin({name: app.job(one) for name, one in found.items()})
+    wait_for(lambda: not crew.working())
+    assert not crew.close(), "both have no network"
+
+    said = {health.pipeline: health for health in crew.health()}
+    assert said["bad"].state == said["good"].state == "failed"
+    assert re.search(error, said["bad"].error)
+    assert said["good"].error.endswith("none.onnx: no such file"), "it came as far as its network"
