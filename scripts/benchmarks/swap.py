@@ -66,25 +66,23 @@ def measured(model: Path, swaps: int, rate_hz: float, threads: int, every_s: flo
     try:
         while len(times.at_ns) < rate_hz and crew.working():
             pause.wait(0.05)
-        took_s, memory_mb = [], 0.0
+        took_s, memory_mb = list[float](), list[float]()
         alone = _span(crew, times, lambda: pause.wait(swaps * every_s))
 
         def swap_all() -> None:
-            nonlocal memory_mb
             for number in range(1, swaps + 1):
                 begun = time.monotonic()
                 (one,) = crew.apply(lambda job=jobs[number % 2]: {"swap": job})  # type: ignore[misc]
                 took_s.append(time.monotonic() - begun)
                 if one.error:
                     raise SystemExit(one.error)
-                memory_mb = memory_mb if number != max(1, swaps // 5) else _resident_mb()
+                memory_mb.append(_resident_mb())
                 pause.wait(every_s)
 
         swapped = _span(crew, times, swap_all)
-        grown_mb = _resident_mb() - memory_mb
     finally:
         crew.close()
-    return _figures(alone, swapped, rate_hz, took_s, grown_mb)
+    return _figures(alone, swapped, rate_hz, took_s, _growth(memory_mb))
 
 
 def _span(
@@ -115,8 +113,14 @@ def _figures(
         Figure("lost", lost[1], "frames", 0, note=f"of {len(swapped[0])} with swaps"),
         Figure("lost_alone", lost[0], "frames", note=f"of {len(alone[0])} without"),
         Figure("swap_ms", statistics.median(took_s) * 1e3, "ms", note="load, warm, swap"),
-        Figure("grown_mb", grown_mb, "MB", 8.0, note="resident, over the last four fifths"),
+        Figure("grown_mb", grown_mb, "MB", 8.0, note="resident, the last fifth over the second"),
     ]
+
+
+def _growth(memory_mb: Sequence[float]) -> float:
+    """Of medians: now and then two networks are there at once."""
+    fifth = max(1, len(memory_mb) // 5)
+    return statistics.median(memory_mb[-fifth:]) - statistics.median(memory_mb[fifth:][:fifth])
 
 
 def _late(at_ns: Sequence[int], rate_hz: float) -> list[float]:
