@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -23,6 +24,11 @@ _TAGS = frozenset(
     f"tag:yaml.org,2002:{kind}"
     for kind in ("map", "seq", "str", "int", "float", "bool", "null", "timestamp", "binary")
 )
+
+
+_ONE_BY_ONE = threading.Lock()
+"""msgspec looks at a struct's fields when it meets one for the first time; two threads that do so at once
+crash in native code. Decoders that are made where their module is imported need no lock."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,8 @@ def convert(document: Document, kind: type[T]) -> T:
             f"{document.path}:1: expected keys and values, got {type(document.data).__name__}"
         )
     try:
-        return msgspec.convert(document.data, kind)
+        with _ONE_BY_ONE:
+            return msgspec.convert(document.data, kind)
     except msgspec.ValidationError as error:
         raise _explain(error, document, kind) from None
 

@@ -36,6 +36,9 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     settings: dict[Name, PipelineSettings] = {}
 
 
+_DECODER = msgspec.json.Decoder(Wanted)
+
+
 class Control:
     """What is wanted of the pipelines, and what of it is so.
 
@@ -147,7 +150,7 @@ class Control:
         if self._path is None:
             return Wanted()
         try:
-            return msgspec.json.decode(self._path.read_bytes(), type=Wanted)
+            return _DECODER.decode(self._path.read_bytes())
         except FileNotFoundError:
             return Wanted()
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:

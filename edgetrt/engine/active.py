@@ -59,6 +59,9 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     previous: Deployed | None = None
 
 
+_DECODER = msgspec.json.Decoder(Record)
+
+
 class Active:
     """The records, as JSON files in a folder."""
 
@@ -73,7 +76,7 @@ class Active:
         """
         path = self._path(name)
         try:
-            return msgspec.json.decode(path.read_bytes(), type=Record)
+            return _DECODER.decode(path.read_bytes())
         except FileNotFoundError:
             return None
         except OSError as error:

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from edgetrt.types import DeviceIdentity
 
 MANIFEST, SEAL = "manifest.json", "manifest.seal"
+_DECODER = msgspec.json.Decoder(Manifest)
 _RESERVE = 4 << 20
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,100}")
@@ -239,7 +240,7 @@ class Cache:
         if not seal.holds(self._key, fingerprint, text, read_at(fd, SEAL)):
             raise ForgedError("its manifest does not carry this device's seal")
         try:
-            return msgspec.json.decode(text, type=Manifest)
+            return _DECODER.decode(text)
         except msgspec.DecodeError as error:
             raise ForgedError(f"its manifest is of another version: {error}") from error
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 20
 _MANIFEST_LIMIT = 4 << 20
+_DECODER = msgspec.json.Decoder(Release)
 
 
 def plan(path: Path) -> Release:
@@ -98,7 +99,7 @@ def read(folder: Path) -> Release:
         DigestError: it is missing or damaged.
     """
     try:
-        return msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Release)
+        return _DECODER.decode((folder / MANIFEST).read_bytes())
     except (OSError, msgspec.MsgspecError) as error:
         raise _damaged(f"{folder / MANIFEST}: {error}") from error
 
@@ -154,7 +155,7 @@ def _unpack(reader: _Hashing, to: Path) -> Release:
         if first is None or first.name != MANIFEST or first.size > _MANIFEST_LIMIT:
             raise _damaged(f"it does not begin with {MANIFEST}")
         data = _content(tar, first)
-        release = msgspec.json.decode(data, type=Release)
+        release = _DECODER.decode(data)
         if release.v != 1:
             raise _damaged(f"manifest version {release.v}, expected 1")
         (to / MANIFEST).write_bytes(data)

@@ -77,6 +77,9 @@ class Built(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+_DECODER = msgspec.json.Decoder(Built)
+
+
 def path(root: Path, digest: str) -> Path:
     """Where the document of a release is, or will be; `root` is the folder of updates."""
     return root / "built" / f"{digest}.json"
@@ -159,7 +162,7 @@ def _aside(root: Path, digest: str) -> Path:
 
 def _read(file: Path, digest: str) -> Built | None:
     try:
-        built = msgspec.json.decode(file.read_bytes(), type=Built)
+        built = _DECODER.decode(file.read_bytes())
     except (OSError, msgspec.MsgspecError):
         return None
     return built if built.v == 1 and built.digest == digest else None

@@ -91,6 +91,11 @@ class _Wire(msgspec.Struct, rename={"payload_type": "payloadType"}):
     signatures: list[_Signature]
 
 
+_DESIRED = msgspec.json.Decoder(Desired)
+_KEYS = msgspec.json.Decoder(AssignmentKeys)
+_ENVELOPE = msgspec.json.Decoder(_Wire)
+
+
 def sign(desired: Desired, signers: Sequence[Signer]) -> bytes:
     """Make the envelope."""
     from securesystemslib.dsse import Envelope
@@ -153,7 +158,7 @@ def assignment_keys(data: bytes) -> AssignmentKeys:
         TrustError: it is not such a file.
     """
     try:
-        return msgspec.json.decode(data, type=AssignmentKeys)
+        return _KEYS.decode(data)
     except msgspec.MsgspecError as error:
         raise _refused(f"{KEYS_TARGET}: {error}", "signature") from error
 
@@ -175,7 +180,7 @@ def _wire(envelope: bytes) -> _Wire:
     if len(envelope) > MOST_BYTES:
         raise _refused(f"{len(envelope)} bytes, at most {MOST_BYTES} are read", "malformed")
     try:
-        wire = msgspec.json.decode(envelope, type=_Wire)
+        wire = _ENVELOPE.decode(envelope)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise _refused(f"no signed envelope: {error}", "malformed") from error
     if wire.payload_type != PAYLOAD_TYPE:
@@ -203,7 +208,7 @@ def _decoded(payload: str) -> bytes:
 
 def _payload(data: bytes) -> Desired:
     try:
-        desired = msgspec.json.decode(data, type=Desired)
+        desired = _DESIRED.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise _refused(f"{error}", "malformed") from error
     if desired.v != 1:

@@ -143,6 +143,9 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
     history: tuple[Record, ...] = ()
 
 
+_DECODER = msgspec.json.Decoder(Memory)
+
+
 class Store(Protocol):
     """Where the document is."""
 
@@ -171,7 +174,7 @@ class FileStore:
                 itself.
         """
         try:
-            memory = msgspec.json.decode(self._path.read_bytes(), type=Memory)
+            memory = _DECODER.decode(self._path.read_bytes())
         except FileNotFoundError:
             return Memory()
         except (OSError, msgspec.MsgspecError) as error:

@@ -21,6 +21,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     offer: Offer | None = None
 
 
+_DECODER = msgspec.json.Decoder(Request)
+
 MARK = "taken-back"
 """File in the folder of updates: digest of the release that the guard took back, because the runtime
 kept dying with it."""
@@ -51,7 +53,7 @@ class Requests:
             UpdateError: it cannot be read.
         """
         try:
-            return msgspec.json.decode(self._path.read_bytes(), type=Request)
+            return _DECODER.decode(self._path.read_bytes())
         except FileNotFoundError:
             return None
         except msgspec.MsgspecError:
