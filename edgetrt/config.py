@@ -181,6 +181,7 @@ class HealthConfig(Struct, frozen=True):
 
     `rate` is the share of a pipeline's demanded rate it must reach, `refused` the share of frames
     that may be refused, `dropped` the share that may be dropped where no rate is demanded.
+    `offline_s` is how long the broker may be away, or an update unable to be looked at.
     `headroom_c` is how far in degrees the board should stay from where it slows itself down. `agent_mb`
     is without updates; an agent that takes releases may hold 30 more.
     """

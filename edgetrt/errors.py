@@ -53,6 +53,11 @@ class EdgetrtError(Exception):
         self.message = message
         self.hint = hint
 
+    @property
+    def in_line(self) -> str:
+        """Message and hint as one line, where there is no room for two."""
+        return f"{self.message}. {self.hint}" if self.hint else self.message
+
     def __reduce__(self) -> tuple[type[EdgetrtError], tuple[object, ...]]:
         """Pickle with both parts, so that a build process can hand its error to its parent."""
         return type(self), (self.message, self.hint)

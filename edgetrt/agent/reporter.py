@@ -16,7 +16,7 @@ from edgetrt import wire
 from edgetrt.agent import machine, status
 from edgetrt.agent.entry import Moment, Priority
 from edgetrt.agent.health import Trends, Window, health_message
-from edgetrt.agent.verdict import Demand, Facts, Verdict, judge
+from edgetrt.agent.verdict import Demand, Facts, Verdict, judge, stuck
 
 if TYPE_CHECKING:
     from edgetrt.agent.desk import Desk
@@ -92,6 +92,7 @@ class Reporter:
         self._report = report
         self._now = now
         self._demands, self._demanded_ns = demands, 0
+        self._stuck_ns: int | None = None
         self._run_folder = run_folder
         self._state_folder = state_folder
         self._board = board
@@ -179,6 +180,8 @@ class Reporter:
         total = sum(self._outbox.dropped.values())
         before, restarts, dropped = self._trends.put(now.mono_ns, pipelines, total)
         board = self._board()
+        why = stuck(self.update)
+        self._stuck_ns = (self._stuck_ns or now.mono_ns) if why else None
         offline_ns = 0 if self._offline_ns is None else now.mono_ns - self._offline_ns
         return Facts(
             pipelines=pipelines,
@@ -197,6 +200,8 @@ class Reporter:
             offline_s=offline_ns * 1e-9,
             board=board,
             overcurrents=self._rise(now.mono_ns, board),
+            stuck=why,
+            stuck_s=(now.mono_ns - (self._stuck_ns or now.mono_ns)) * 1e-9,
         )
 
     def _rise(self, now_ns: int, board: BoardState) -> int:

@@ -18,7 +18,8 @@ from msgspec.structs import replace
 from edgetrt import wire
 from edgetrt.config import PipelineSettings
 from edgetrt.errors import EdgetrtError, UnreachableError
-from edgetrt.update.door import Door
+from edgetrt.update import porch
+from edgetrt.update.door import THROTTLED, Door
 from edgetrt.update.record import alone
 
 if TYPE_CHECKING:
@@ -86,8 +87,8 @@ class Updating:
         self._desired: tuple[bytes, float] | None = None
         self._knock_s = 0.0
         self._due_s: float | None = 0.0
-        self._fault = ""
-        self._begun = False
+        self._fault = self._waits = ""
+        self._brief = self._begun = False
         self._post: Callable[[Callable[[], object]], None] = lambda _: None
         self._on_change: Callable[[wire.UpdateReport, str], None] = lambda *_: None
         self._on_settings: Callable[[int, Mapping[str, PipelineSettings]], object] = lambda *_: None
@@ -171,6 +172,7 @@ class Updating:
                 self._wake.clear()
                 self._local.verifying.rest(_LINGER_S)
         finally:
+            porch.tell(self._local.layout.root, "")
             self._local.verifying.rest(0.0)
 
     def _is_due(self) -> bool:
@@ -216,14 +218,23 @@ class Updating:
         try:
             answer = self._door.knock(*desired)
         except UnreachableError as error:
-            _log.info("desired: %s; it is looked at again", error.message)
             self._keep(desired, _AGAIN_S)
+            self._waiting_for(error)
             return
         except EdgetrtError:  # the disk, for instance: what was signed must not be lost over it
             self._keep(desired, _AGAIN_S)
             raise
+        self._waits, self._brief = "", False
         told = "" if answer is None or answer.answer != "older" else answer.detail
         self._publish(told)
+
+    def _waiting_for(self, why: UnreachableError) -> None:
+        """Tell why what came cannot be looked at yet, once; anybody may have sent it, so it is no event."""
+        told = f"an assignment waits: {why.in_line}"
+        if told != self._waits:
+            self._waits, self._brief = told, why.code == THROTTLED
+            _log.log(logging.INFO if self._brief else logging.WARNING, "updates: %s", told)
+            self._publish()
 
     def _keep(self, desired: tuple[bytes, float], wait_s: float = 0.0) -> None:
         """Look at it again later, unless a newer one came."""
@@ -265,6 +276,8 @@ class Updating:
         serving = self._local.layout.current()
         switched = serving != self.report.serving
         self.report = report = self._describe(record, serving)
+        if not self._brief:  # a flood of forged ones must not wear the disk
+            porch.tell(self._local.layout.root, self._waits or self._fault)
         self._post(lambda: self._on_change(report, told))
         if switched or not self._begun:
             self.demands = demands = self._read_demands()
@@ -275,11 +288,16 @@ class Updating:
         if not self._fault:
             memory = self._local.store.load()
             record, newest = record or memory.record, max(memory.floor, memory.settled)
-        return describe(record, serving, newest, self._door, self._fault)
+        return describe(record, serving, newest, self._door, self._fault, self._waits)
 
 
 def describe(
-    record: Record | None, serving: str, newest: int, door: Door, fault: str = ""
+    record: Record | None,
+    serving: str,
+    newest: int,
+    door: Door,
+    fault: str = "",
+    waits: str = "",
 ) -> wire.UpdateReport:
     """What is told of updates."""
     told = wire.UpdateReport(
@@ -288,6 +306,7 @@ def describe(
         refused=dict(door.refused),
         older=door.older,
         fault=fault,
+        held=waits,
     )
     if record is None:
         return told
@@ -302,7 +321,7 @@ def describe(
         reason=record.reason,
         detail=record.detail,
         hint=record.hint,
-        held=record.held,
+        held=record.held or waits,
         since=record.entered_at,
         checks=() if verdict is None else tuple(map(_check, verdict.checks)),
         log=() if verdict is None else verdict.log,

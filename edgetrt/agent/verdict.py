@@ -15,6 +15,7 @@ from edgetrt.wire import (
     OutboxReport,
     PipelineReport,
     Reason,
+    UpdateReport,
 )
 
 STATES = ("ok", "degraded", "failing")
@@ -25,6 +26,8 @@ _FEW_FRAMES = 20
 _FAILING_RATE = 0.1
 _FAILING_FREE = 0.4
 """Share of a limit at which degraded becomes failing."""
+_EARLY = ("VERIFY", "FETCH")
+"""States of an update that need a clock and a repository."""
 _OPENING_S = 3.0
 """How long the agent's start may take to open the outbox before anybody hears of it."""
 
@@ -59,6 +62,8 @@ class Facts:
         board: temperatures and power mode.
         overcurrents: how often in the last minute the board slowed down because it drew too much.
         demanded_s: since the demands are these; a report from before does not know them.
+        stuck: why no update can be looked at or fetched, as `stuck` says; empty = nothing is in its way.
+        stuck_s: for how long it has been so.
     """
 
     pipelines: tuple[PipelineReport, ...]
@@ -75,6 +80,8 @@ class Facts:
     board: BoardState = field(default_factory=BoardState)
     overcurrents: int = 0
     demanded_s: float = math.inf
+    stuck: str = ""
+    stuck_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +100,7 @@ def judge(facts: Facts, limits: HealthConfig) -> Verdict:
         *(reason for report in facts.pipelines for reason in _pipeline(report, facts, limits)),
         *_agent(facts, limits),
         *_outbox(facts, limits),
+        *_update(facts, limits),
         *_machine(facts.machine, limits),
         *_board(facts, limits),
     ]
@@ -217,6 +225,19 @@ def _outbox(facts: Facts, limits: HealthConfig) -> Iterator[Reason]:
         )
     if facts.dropped:
         yield _degraded("lost", "outbox", f"{facts.dropped} messages dropped in an hour")
+
+
+def stuck(update: UpdateReport | None) -> str:
+    """Why no update can be looked at or fetched; one that waits for its window or is built is not stuck."""
+    if update is None:
+        return ""
+    early = not update.state or update.code or update.state in _EARLY
+    return update.fault or (update.held if early else "")
+
+
+def _update(facts: Facts, limits: HealthConfig) -> Iterator[Reason]:
+    if facts.stuck and facts.stuck_s > limits.offline_s:
+        yield _degraded("update", "update", facts.stuck)
 
 
 def _machine(machine: MachineReport, limits: HealthConfig) -> Iterator[Reason]:

@@ -136,8 +136,8 @@ def _update(update: UpdateReport) -> str:
     serves = f"release {update.serving[:12]} serves" if update.serving else "no release serves"
     if update.fault:
         return f"{serves}; {update.fault}"
-    if not update.state:
-        return serves
+    if not update.state or (update.code and update.held):
+        return f"{serves}; {update.held}" if update.held else serves
     why = update.detail if update.code else update.held
     at = f"{update.target or update.digest[:12]}: {update.code or update.state}"
     return f"{serves}; {at}{f' – {why}' if why else ''}"

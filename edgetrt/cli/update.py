@@ -70,16 +70,20 @@ def table(json: JsonOption = False) -> None:
 @app.command("status")
 def status(folder: FolderOption = None, json: JsonOption = False) -> None:
     """Say which release serves, and how far an update is."""
+    from edgetrt.update import porch
+
     where = _folder(folder)
-    memory, serving = _memory(where), _serving(where)
+    memory, serving, held = _memory(where), _serving(where), porch.held(where)
     if json:
-        print_json({"serving": serving, "previous": memory.previous, "update": memory.record})
+        told = {"serving": serving, "previous": memory.previous, "update": memory.record}
+        print_json({**told, "held": held})
         return
     out.print(f"serves: {_name(memory, serving)}", highlight=False)
     if memory.previous:
         out.print(f"before: {_name(memory, memory.previous)}", highlight=False)
     if memory.record is not None:
-        out.print(f"update: {_line(memory.record)}", soft_wrap=True, highlight=False)
+        out.print(f"update: {escape(_line(memory.record))}", soft_wrap=True, highlight=False)
+    _print_held(held)
 
 
 @app.command("show")
@@ -89,13 +93,17 @@ def show(
     json: JsonOption = False,
 ) -> None:
     """Tell all about the last update: what was checked, what was found, the last log lines."""
-    memory = _memory(_folder(folder))
+    from edgetrt.update import porch
+
+    where = _folder(folder)
+    memory, held = _memory(where), porch.held(where)
     records = [*([memory.record] if memory.record else []), *(memory.history if history else ())]
     if json:
-        print_json({"updates": records})
+        print_json({"updates": records, "held": held})
         return
-    if not records:
+    if not records and not held:
         out.print("No update was ever asked for.")
+    _print_held(held)
     for record in records:
         _print(record)
 
@@ -330,6 +338,11 @@ def _line(record: Record) -> str:
     at = record.code.value if record.code else record.state.value
     why = record.detail if record.code else record.held
     return f"{what}, generation {record.generation}: {at}{f' – {why}' if why else ''}"
+
+
+def _print_held(why: str) -> None:
+    if why:
+        out.print(f"held:   {escape(why)}", soft_wrap=True, highlight=False)
 
 
 def _print(record: Record) -> None:

@@ -86,7 +86,8 @@ class Bound:
 def _held(what: str, code: str) -> UnreachableError:
     return UnreachableError(
         f"clock: {what}; updates wait for it",
-        "Let the device reach a time server, or set its clock.",
+        "Let the device reach a time server; where there is none, set its clock and"
+        " update.trust_clock: true.",
         code,
     )
 

@@ -29,6 +29,8 @@ _FRESH_S = 600.0
 """Keys that were looked up so long ago are looked up again, so that a removed one soon counts for nothing."""
 _AGAIN_S = 10.0
 """Between two look-ups at least, however many forged assignments arrive."""
+THROTTLED = "throttled"
+"""Code of a wait that ends with the next look-up."""
 _LOGGED = 10
 """Refusals that are logged one by one; then every hundredth is."""
 
@@ -59,6 +61,7 @@ class Door:
         self._verifying, self._machine, self._settle = verifying, machine, settle
         self._monotonic_s = monotonic_s
         self._refreshed_s = self._tried_s = -math.inf
+        self._away: UnreachableError | None = None
 
     def knock(self, envelope: bytes, arrived_s: float) -> Answer | None:
         """Take an assignment, or refuse it and count that.
@@ -71,7 +74,8 @@ class Door:
             What becomes of it; None = refused.
 
         Raises:
-            UnreachableError: its signer is not known, and the repository is away: come again.
+            UnreachableError: its signer is not known and the repository is away, or no clock tells whether
+                it still holds: come again.
         """
         offer = Offer(envelope=envelope.decode("utf-8", "replace"))
         try:
@@ -115,15 +119,20 @@ class Door:
         """Look the keys up; what else is wrong with the repository leaves them as they were.
 
         Raises:
-            UnreachableError: it is away, or was looked at a moment ago.
+            UnreachableError: it is away, or the clock is not set; also when it was looked at a moment ago.
         """
         now_s = self._monotonic_s()
         if now_s - self._tried_s < _AGAIN_S:
-            raise UnreachableError("the repository was looked at a moment ago", "", "unreachable")
-        self._tried_s = now_s
+            raise self._away or UnreachableError(
+                "its signer is not known, and the repository was looked at a moment ago",
+                "It is looked at again.",
+                THROTTLED,
+            )
+        self._tried_s, self._away = now_s, None
         try:
             self._verifying.refresh()
-        except UnreachableError:
+        except UnreachableError as error:
+            self._away = error
             raise
         except EdgetrtError as error:
             _log.warning("the repository's metadata: %s", error.message)

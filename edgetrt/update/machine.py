@@ -151,7 +151,7 @@ class Machine:
                 self._save(late)
                 return 0.0
             if to is None:
-                return self._hold(memory, record, outcome.error.message, self._retry_s())
+                return self._hold(memory, record, outcome.error.in_line, self._retry_s())
             explained = transition.explained(outcome.record, outcome.error)
             self._save(transition.enter(memory, explained, to, now_s))
         elif outcome.hold_s is not None:

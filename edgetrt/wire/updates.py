@@ -26,7 +26,8 @@ class UpdateReport(msgspec.Struct, frozen=True, kw_only=True):
         code: how it ended; empty = it has not.
         reason: one word that a fleet can count.
         detail, hint: what happened and what to do, for a person.
-        held: why it does not go on right now.
+        held: why it does not go on right now; while none is on its way, why the assignment that came
+            cannot even be looked at.
         since: when it came into its state, in seconds since 1970.
         checks: of its verdict.
         log: the last lines, when it was taken back.

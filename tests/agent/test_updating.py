@@ -22,7 +22,7 @@ from edgetrt.agent.verdict import Demand
 from edgetrt.agent.watch import Watch
 from edgetrt.config import DeviceConfig, HealthConfig, OutboxConfig, PublishConfig
 from edgetrt.link import Receiver
-from edgetrt.update import bundle, durable
+from edgetrt.update import bundle, durable, porch
 from edgetrt.update.built import Built
 from edgetrt.update.gate import Gate
 from edgetrt.update.handover import Handover
@@ -86,13 +86,13 @@ class World:
         return str(found.hashes["sha256"])
 
     def updating(
-        self, trust: TrustProcess | None = None, **how: object
+        self, trust: TrustProcess | None = None, synced: bool = True, **how: object
     ) -> tuple[Updating, SlowEngines]:
         bare = Bare(
             self.folder,
             self.site.repository.first_root(),
             from_web(self.address),
-            clock=Wall(),
+            clock=Wall(synced=synced),
         )
         if trust is not None:
             sources = from_web(self.address)
@@ -221,6 +221,27 @@ def test_the_process_that_verified_ends_with_the_agent(world: World) -> None:
     drive(world, scenario, world.updating(trust)[0])
     assert seen != [None], "it waits for another question"
     assert trust._process is None
+
+
+def test_one_that_waits_for_the_clock_is_told_everywhere(world: World) -> None:
+    shown: list[Done] = []
+
+    async def scenario(rig: Rig) -> None:
+        rig.desire(0, 1)
+        await rig.until(lambda: any(report.held for report in rig.reports()))
+        for what in ("status", "show"):
+            command = ("update", what, "--folder", world.root)
+            shown.append(await asyncio.to_thread(edgetrt, *command))
+
+    rig = drive(world, scenario, world.updating(synced=False)[0])
+    told = [report.held for report in rig.reports() if report.held]
+    assert world.record() is None
+    for text in (told[0], *(done.out for done in shown)):
+        assert "clock: not set by any time source since boot" in text
+        assert "update.trust_clock: true" in text
+    assert "No update was ever asked for" not in shown[1].out
+    assert rig.events() == [], "anybody may have sent it"
+    assert porch.held(world.root) == "", "nobody works on updates any more"
 
 
 def test_a_worse_one_is_taken_back_with_its_verdict(world: World) -> None:

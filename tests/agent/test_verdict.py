@@ -10,10 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgetrt.agent.health import Trends, Window
-from edgetrt.agent.verdict import STATES, Demand, Facts, judge
+from edgetrt.agent.verdict import STATES, Demand, Facts, judge, stuck
 from edgetrt.config import HealthConfig
 from edgetrt.types import BoardState, Counters, StageStats
-from edgetrt.wire import AgentReport, ClockReport, MachineReport, OutboxReport, PipelineReport
+from edgetrt.wire import (
+    AgentReport,
+    ClockReport,
+    MachineReport,
+    OutboxReport,
+    PipelineReport,
+    UpdateReport,
+)
 
 LIMITS = HealthConfig(latency_ms=100.0)
 GB = 10**9
@@ -223,3 +230,25 @@ def test_heat_counts_by_how_near_the_board_is_to_slowing_down(
 def test_a_board_that_slows_down_for_its_current_is_degraded() -> None:
     assert codes(facts(board=BoardState(overcurrents=900))) == []
     assert codes(facts(overcurrents=2)) == [("degraded", "overcurrent", "board")]
+
+
+@pytest.mark.parametrize(
+    ("update", "told"),
+    [
+        (UpdateReport(held="the clock"), "the clock"),
+        (UpdateReport(held="the clock", state="PROVE", code="SUCCEEDED"), "the clock"),
+        (UpdateReport(held="away", state="FETCH"), "away"),
+        (UpdateReport(fault="disk", state="BUILD"), "disk"),
+        (UpdateReport(held="its window", state="WAIT"), ""),
+        (UpdateReport(), ""),
+        (None, ""),
+    ],
+)
+def test_an_update_that_nobody_can_look_at_is_told_after_a_while(
+    update: UpdateReport | None, told: str
+) -> None:
+    why = stuck(update)
+    assert why == told
+    assert codes(facts(stuck=why, stuck_s=LIMITS.offline_s)) == [], "a boot is no fault"
+    found = codes(facts(stuck=why, stuck_s=LIMITS.offline_s + 1))
+    assert found == ([("degraded", "update", "update")] if told else [])

@@ -150,6 +150,21 @@ def test_while_the_repository_is_away_an_unknown_signer_is_looked_at_again(
     assert cut.store.load().record is None
 
 
+def test_a_wait_names_its_cause_however_often_it_is_asked(porch: Porch) -> None:
+    envelope = porch.site.assign(porch.site.release("1"), 1)
+    porch.device.clock.synced = False
+
+    for _ in range(3):
+        porch.now_s += 1.0
+        with pytest.raises(UnreachableError, match="not set by any time source") as held:
+            porch.knock(envelope)
+        assert (held.value.code, "trust_clock" in held.value.hint) == ("unsynced", True)
+
+    porch.device.clock.synced = True
+    porch.now_s += 10.0
+    assert porch.knock(envelope) == "begun"
+
+
 def test_forged_ones_make_few_look_ups(porch: Porch) -> None:
     target = porch.site.release("1")
     porch.knock(porch.site.assign(target, 1))
