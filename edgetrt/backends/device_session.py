@@ -174,7 +174,7 @@ class DeviceSession:
             self._done.wait()
         elif self._replayed and self._rhythm.look_out():
             self._look_out()  # what is queued piece by piece takes a time of its own
-        else:
+        elif not self._done.done():
             self._sleep()
         self._running = False
         for name, trailing in self._trailing.items():

@@ -65,6 +65,24 @@ def test_nothing_is_allocated_after_warm_up(gpu: FakeDevice, session: DeviceSess
     assert (gpu.allocations, gpu.open) == before
 
 
+@pytest.mark.parametrize(
+    ("graphs", "spin", "events"),
+    [(False, False, [2, 1, 2, 1]), (True, False, [2, 1, 1, 1]), (False, True, [1, 1, 1, 1])],
+)
+def test_only_who_sleeps_asks_to_be_woken(
+    gpu: FakeDevice, graphs: bool, spin: bool, events: list[float]
+) -> None:
+    """Every second look finds a frame at its end; piece by piece there is one look, else two."""
+    session = DeviceSession(gpu, Doubling(gpu), SessionOptions(graphs=graphs, spin=spin))
+    happened = []
+    for _ in events:
+        before = gpu.now_ms
+        session.infer()
+        happened.append(gpu.now_ms - before)
+    assert happened == events
+    session.close()
+
+
 def test_twins_overlap(session: DeviceSession) -> None:
     twin = session.twin()
     lanes = [session, twin]
