@@ -112,6 +112,7 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
 
 
 Message = Open | Refresh | Signed | Target | Get | Begun | More | Enough | Piece | Done | Failed
+_DECODER = msgspec.msgpack.Decoder(Message)
 
 
 class Pipe:
@@ -123,7 +124,6 @@ class Pipe:
 
     def __init__(self, reads: IO[bytes], writes: IO[bytes]) -> None:
         self._reads, self._writes = reads, writes
-        self._decoder = msgspec.msgpack.Decoder(Message)
 
     def send(self, message: Message) -> None:
         """Send one.
@@ -142,7 +142,7 @@ class Pipe:
             EOFError: the other side is gone.
         """
         size = int.from_bytes(self._read(_HEAD_BYTES), "big")
-        message: Message = self._decoder.decode(self._read(size))
+        message: Message = _DECODER.decode(self._read(size))
         return message
 
     def _read(self, size: int) -> bytes:
