@@ -23,7 +23,7 @@ from edgetrt.app.pipelines import (
 )
 from edgetrt.app.places import RUNTIME_SOCKET, cache_dir, run_dir, state_dir
 from edgetrt.app.processes import broker_of, demands, job, run_agent, run_runtime, stop_on_signals
-from edgetrt.app.remembered import device_config
+from edgetrt.app.remembered import device_config, written
 from edgetrt.app.serving import Serving, parts, updates_dir, wanted
 
 __all__ = [
@@ -54,4 +54,5 @@ __all__ = [
     "updates_dir",
     "wanted",
     "whole_sink",
+    "written",
 ]

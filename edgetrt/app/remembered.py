@@ -28,17 +28,54 @@ def device_config(path: Path) -> tuple[DeviceConfig, str]:
     name = hashlib.sha256(bytes(path.resolve())).hexdigest()[:12]
     kept = state_dir() / "last-good" / f"{name}.yaml"
     try:
-        config = document.load(path, DeviceConfig)
+        config = written(path)
+        _look_for_a_cut(path, kept)
     except ConfigError as error:
         try:
             before = document.load(kept, DeviceConfig)
         except ConfigError:
             raise error from None
-        told = f"{error.message}; the last good version is used instead"
-        _log.error("%s: %s", told, kept)
+        told = f"{path} is NOT used, the last good version of it is: {error.in_line}"
+        _log.error("%s (%s)", told, kept)
         return before, told
     _keep(path, kept)
     return config, ""
+
+
+def written(path: Path) -> DeviceConfig:
+    """Read an agent.yaml that says something.
+
+    Raises:
+        ConfigError: it cannot be used, or it is empty: a power cut leaves such a file.
+    """
+    parsed = document.parse(path)
+    if not parsed.data:
+        raise ConfigError(
+            f"{path}:1: empty, or nothing but comments",
+            "Write it again; a device with every default says `device: NAME`.",
+        )
+    return document.convert(parsed, DeviceConfig)
+
+
+def _look_for_a_cut(path: Path, kept: Path) -> None:
+    """Refuse the first part of the file that was kept, when it ends in the middle of a line.
+
+    It may well be a file on its own: `port: 18830` becomes `port: 188`.
+    """
+    try:
+        now, before = path.read_bytes(), kept.read_bytes()
+    except OSError:
+        return
+    if (
+        len(now) < len(before)
+        and before.startswith(now)
+        and b"\n" not in now[-1:] + before[len(now) :][:1]
+    ):
+        line = now.count(b"\n") + 1
+        raise ConfigError(
+            f"{path}:{line}: ends in the middle of a line that went on before",
+            "When it is meant so, end the line with a newline.",
+        )
 
 
 def _keep(path: Path, kept: Path) -> None:
@@ -51,7 +88,7 @@ def _keep(path: Path, kept: Path) -> None:
         fresh = kept.with_name(f".new-{kept.name}")
         durable.replace(fresh, data)
         # Somebody may have written to it since it was read.
-        document.load(fresh, DeviceConfig)
+        written(fresh)
         fresh.replace(kept)
     except (OSError, ConfigError) as error:
         _log.debug("%s: cannot be kept: %s", kept, error)

@@ -21,12 +21,11 @@ def up(
     config: Annotated[Path, typer.Option(help="The device's agent.yaml.")] = DEFAULT_CONFIG,
 ) -> None:
     """Run agent and runtime here until Ctrl-C, or until every pipeline has come to its end."""
-    from edgetrt import app, document
+    from edgetrt import app
     from edgetrt.children import Children, how_it_ended
     from edgetrt.cli.output import err
-    from edgetrt.config import DeviceConfig
 
-    device = document.load(config, DeviceConfig)  # a mistake is told once, not by two children
+    device = app.written(config)  # a mistake is told once, not by two children
     ends = FINAL if device.update is None else {**FINAL, "runtime": (78,)}
     err.print("agent and runtime are starting; Ctrl-C ends both", style="dim")
     stop = app.stop_on_signals()

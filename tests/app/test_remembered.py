@@ -28,29 +28,40 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("broken", "words"),
     [
         ("device: cam-1\npublish: {result_h", "not valid YAML"),
-        ("", "no such file"),
-        ("devise: cam-1\n", "unknown key"),
+        (None, "no such file"),
+        ("", "empty"),
+        ("\n# device: cam-1\n---\n", "empty"),
+        (GOOD[:11], "in the middle of a line"),
+        ("devise: cam-1\n", "unknown key. Did you mean `device`?"),
         ("device: cam-1\npublish: {result_hz: -5}\n", "result_hz"),
         ("\x00\x00\x00", "not valid YAML"),
     ],
 )
 def test_the_last_good_one_stands_in(
-    tmp_path: Path, broken: str, words: str, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, broken: str | None, words: str, caplog: pytest.LogCaptureFixture, state: Path
 ) -> None:
     path = tmp_path / "agent.yaml"
     path.write_text(GOOD)
     first, complaint = device_config(path)
     assert complaint == ""
-    path.write_text(broken) if broken else path.unlink()
+    path.unlink() if broken is None else path.write_text(broken)
     with caplog.at_level(logging.ERROR):
         second, complaint = device_config(path)
     assert second == first
     assert words in complaint
-    assert "last good version is used" in complaint
+    assert complaint.startswith(f"{path} is NOT used, the last good version of it is: ")
     assert complaint in caplog.text
+    assert [kept.read_text() for kept in state.rglob("*.yaml")] == [GOOD]
     path.write_text(GOOD.replace("5", "6"))
     third, complaint = device_config(path)
     assert (third.publish.result_hz, complaint) == (6, "")
+
+
+def test_a_file_that_lost_its_end_on_purpose_is_taken(tmp_path: Path) -> None:
+    path = tmp_path / "agent.yaml"
+    for text in (GOOD, GOOD[: GOOD.index("pipelines")], "device: cam-1"):
+        path.write_text(text)
+        assert device_config(path)[1] == ""
 
 
 def test_a_file_that_never_was_good_is_refused(tmp_path: Path) -> None:
