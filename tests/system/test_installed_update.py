@@ -387,11 +387,11 @@ def test_one_that_crashes_is_taken_back_by_the_agent(
 def test_one_that_kills_the_runtime_at_once_is_taken_back(
     device: Device, crashing: str, served: str
 ) -> None:
-    """No runtime is left that could be asked: systemd counts, and the guard is faster than the agent."""
+    """Whoever sees it first: the agent, or systemd, whose guard needs nobody."""
     device.assign(device.press.release(6, node="stumbles"))
     record = device.ends("ROLLED_BACK", 400)
 
-    assert record.reason in ("crashed", "runtime", "engine")
+    assert record.reason in ("crashed", "prove", "runtime", "engine")
     assert device.serves() == served
     device.reports("ROLLED_BACK", served)
     eventually(lambda: device.system.is_active("runtime"))
