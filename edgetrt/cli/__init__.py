@@ -23,6 +23,7 @@ from edgetrt.cli import (
     deploy,
     doctor,
     engines,
+    extras,
     hawkbit,
     inspect,
     mender,
@@ -109,20 +110,29 @@ def main() -> int:
     try:
         app()
     except EdgetrtError as error:
-        if os.environ.get("EDGETRT_DEBUG"):
-            err.print_exception()
-        print_error(error)
-        return error.exit_code
+        return _told(error)
     except SystemExit as done:
         return done.code if isinstance(done.code, int) else 0
+    except ModuleNotFoundError as error:
+        lack = extras.explained(error)
+        return _internal(error) if lack is None else _told(lack)
     except Exception as error:  # noqa: BLE001 - the last line before a person; a fault of ours
-        if os.environ.get("EDGETRT_DEBUG"):
-            err.print_exception()
-        print_error(
-            EdgetrtError(
-                f"internal error: {type(error).__name__}: {error}",
-                "This is a fault in edgetrt. Run it again with `edgetrt --debug …` and report the output.",
-            )
-        )
-        return EdgetrtError.exit_code
+        return _internal(error)
     return 0
+
+
+def _internal(error: Exception) -> int:
+    return _told(
+        EdgetrtError(
+            f"internal error: {type(error).__name__}: {error}",
+            "This is a fault in edgetrt. Run it again with `edgetrt --debug …` and report the output.",
+        )
+    )
+
+
+def _told(error: EdgetrtError) -> int:
+    """Say it, with the traceback of the exception at hand where that is wanted."""
+    if os.environ.get("EDGETRT_DEBUG"):
+        err.print_exception()
+    print_error(error)
+    return error.exit_code
