@@ -25,14 +25,18 @@ def take_back(root: Path, trial_only: bool = False) -> str:
         trial_only: leave a release alone that was proven.
 
     Returns:
-        Digest of the release that was taken back; empty when there is none to go back from.
+        Digest of the release that was taken back, by the agent or now; empty when there is none to go
+        back from.
 
     Raises:
         UpdateError: what was before cannot be read.
     """
-    layout, noted = Layout(root), Requests(root).taken_back()
+    layout, noted, memory = Layout(root), Requests(root).taken_back(), FileStore(root).load()
     serves = layout.current()
-    before = _before(FileStore(root).load(), serves, trial_only)
+    if (left := _left(memory, serves)) and noted != left:
+        durable.replace(root / MARK, left.encode("ascii"))
+        return left
+    before = _before(memory, serves, trial_only)
     if not serves or before is None or noted not in ("", serves):
         return ""
     if before and not layout.has(before):
@@ -40,6 +44,14 @@ def take_back(root: Path, trial_only: bool = False) -> str:
     durable.replace(root / MARK, serves.encode("ascii"))
     layout.switch(before)
     return serves
+
+
+def _left(memory: Memory, serves: str) -> str:
+    """The release that the agent switches back from, when only the runtime has yet to hear of it."""
+    record = memory.record
+    if record is None or record.code is not None or record.state is not State.ROLLBACK:
+        return ""
+    return record.digest if serves == record.previous else ""
 
 
 def _before(memory: Memory, serves: str, trial_only: bool) -> str | None:

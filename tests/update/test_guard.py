@@ -79,6 +79,16 @@ def test_each_is_taken_back_once(tmp_path: Path) -> None:
     assert layout.current() == OLD
 
 
+@pytest.mark.parametrize("previous", [OLD, ""])
+def test_a_way_back_that_the_agent_began_gets_its_runtime_once(
+    tmp_path: Path, previous: str
+) -> None:
+    layout = device(tmp_path, State.ROLLBACK, previous, serves=previous)
+
+    assert [guard.take_back(tmp_path), guard.take_back(tmp_path)] == [NEW, ""]
+    assert layout.current() == previous
+
+
 def test_a_plug_pulled_between_note_and_switch_is_made_good(tmp_path: Path) -> None:
     layout = device(tmp_path, State.PROVE)
     durable.replace(tmp_path / "taken-back", NEW.encode())
