@@ -16,6 +16,7 @@ import threading
 import urllib.request
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
@@ -241,7 +242,9 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+@lru_cache
 def _tls(ca_file: Path | None) -> ssl.SSLContext:
+    """One for all origins with the same certificates: the system's are more than a megabyte."""
     try:
         return ssl.create_default_context(cafile=None if ca_file is None else str(ca_file))
     except OSError as error:
