@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import platform
+import secrets
 import shutil
-import socket
+import ssl
 import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -13,6 +16,8 @@ from typing import TYPE_CHECKING, Literal
 from edgetrt import __version__, app
 from edgetrt.backends.choose import available
 from edgetrt.boards import generic, jetson
+from edgetrt.config import CREDENTIAL
+from edgetrt.errors import ConfigError, TransportError
 from edgetrt.runtime import imaging
 
 if TYPE_CHECKING:
@@ -39,8 +44,13 @@ class Finding:
     fix: str = ""
 
 
-def examine(broker: BrokerConfig) -> tuple[Finding, ...]:
-    """Look at everything; touches nothing and needs no rights."""
+def examine(broker: BrokerConfig, *, configured: bool = False) -> tuple[Finding, ...]:
+    """Look at everything; touches nothing and needs no rights.
+
+    Args:
+        broker: which one, its files resolved, and who we are to it.
+        configured: this device's own config says so, and not a guess.
+    """
     board = jetson.identify()
     return (
         Finding("edgetrt", "ok", f"{__version__} on Python {platform.python_version()}"),
@@ -52,7 +62,8 @@ def examine(broker: BrokerConfig) -> tuple[Finding, ...]:
         _video(),
         _gstreamer(is_jetson=board is not None),
         _mosquitto(),
-        _broker(broker),
+        _broker(broker, configured=configured),
+        *_secrets(broker),
     )
 
 
@@ -145,15 +156,50 @@ def _mosquitto() -> Finding:
     )
 
 
-def _broker(broker: BrokerConfig) -> Finding:
+def _broker(broker: BrokerConfig, *, configured: bool) -> Finding:
+    """Log in as the agent does, under a name of our own, and leave."""
+    from edgetrt.mqtt.probing import probe
+    from edgetrt.mqtt.settings import Settings
+
     where = f"{broker.host}:{broker.port}"
+    if _has_credentials(broker) and "CREDENTIALS_DIRECTORY" not in os.environ:
+        fix = "Ask the agent, which has them: edgetrt command DEVICE doctor."
+        return Finding("broker", "absent", f"{where}: its secrets are the service's own", fix)
+    settings = Settings(
+        connect_timeout_s=2.0, connack_timeout_s=5.0, session_expiry_s=0, will_delay_s=0
+    )
     try:
-        with socket.create_connection((broker.host, broker.port), timeout=2.0):
-            return Finding("broker", "ok", f"{where} accepts connections")
-    except OSError as error:
-        return Finding(
-            "broker",
-            "absent",
-            f"{where}: {error.strerror or error}",
-            "Start one, or name yours with --broker HOST:PORT or in agent.yaml (`broker: {host: …}`).",
-        )
+        answer = asyncio.run(probe(broker, f"edgetrt-doctor-{secrets.token_hex(4)}", settings))
+    except (ConfigError, TransportError) as error:
+        return _no_broker(where, error, configured=configured)
+    login = repr(broker.username) if broker.username else "this device"
+    tls = f", {answer.tls}" if answer.tls else ""
+    return Finding("broker", "ok", f"{answer.where} lets {login} in{tls}")
+
+
+def _no_broker(where: str, error: ConfigError | TransportError, *, configured: bool) -> Finding:
+    cause = error.__cause__
+    if isinstance(cause, PermissionError):
+        fix = "As root: sudo edgetrt doctor --config …"
+        return Finding("broker", "absent", f"{where}: {error.message}", fix)
+    told = error.message.removeprefix("broker ")
+    away = isinstance(error, TransportError) and isinstance(cause, OSError)
+    if away and not isinstance(cause, ssl.SSLError):  # the agent keeps what waits for it
+        fix = "Start one, or name yours with --broker HOST:PORT or in agent.yaml (`broker: {host: …}`)."
+        return Finding("broker", "absent", told, fix)
+    fix = error.hint if configured else f"Name its login: --config agent.yaml. {error.hint}".strip()
+    state: Literal["absent", "problem"] = "problem" if configured else "absent"
+    return Finding("broker", state, told, fix)
+
+
+def _has_credentials(broker: BrokerConfig) -> bool:
+    files = (broker.password_file, broker.ca_file, broker.cert_file, broker.key_file)
+    return any(file is not None and file.startswith(CREDENTIAL) for file in files)
+
+
+def _secrets(broker: BrokerConfig) -> Iterator[Finding]:
+    from edgetrt.mqtt.places import open_to_all
+
+    for told in open_to_all(broker):
+        fix = "chmod 600 it, and take another secret if somebody could have read it."
+        yield Finding("secret", "problem", told, fix)

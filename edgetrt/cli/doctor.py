@@ -18,7 +18,7 @@ MARKS = {"ok": "[green]✓[/]", "absent": "[yellow]–[/]", "problem": "[red]✗
 
 def doctor(
     config: Annotated[
-        Path | None, typer.Option(help="agent.yaml whose broker is looked for.")
+        Path | None, typer.Option(help="agent.yaml whose broker is logged in to.")
     ] = None,
     broker: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Broker to try.")] = None,
     sandbox: Annotated[
@@ -34,8 +34,8 @@ def doctor(
     from rich.markup import escape
     from rich.table import Table
 
+    from edgetrt import app, document
     from edgetrt import config as configs
-    from edgetrt import document
     from edgetrt import sandbox as boundary
     from edgetrt.cli import output
     from edgetrt.doctor import Finding, examine
@@ -51,8 +51,10 @@ def doctor(
     if sandbox:
         findings = boundary.examine(sources)
     else:
-        device = document.load(config, configs.DeviceConfig) if config else configs.DeviceConfig()
-        findings = examine(configs.broker(broker) if broker else device.broker)
+        place = configs.broker(broker) if broker else configs.BrokerConfig()
+        if configured := config is not None and broker is None:
+            place = app.broker_of(document.load(config, configs.DeviceConfig), config)
+        findings = examine(place, configured=configured)
     healthy = all(finding.state != "problem" for finding in findings)
     if json:
         output.print_json({"ok": healthy, "findings": [asdict(finding) for finding in findings]})

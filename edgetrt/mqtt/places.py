@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import stat
 from pathlib import Path
 
 from edgetrt.config import BrokerConfig, address
@@ -29,6 +30,20 @@ def endpoints(config: BrokerConfig, client_id: str) -> tuple[Endpoint, ...]:
     )
 
 
+def open_to_all(config: BrokerConfig) -> tuple[str, ...]:
+    """Secrets that every user of this machine can read, each in words; what is not there is not told."""
+    found = []
+    for key in ("password_file", "key_file"):
+        written = getattr(config, key)
+        try:
+            mode = stat.S_IMODE(Path(tls.path_of(written)).stat().st_mode) if written else 0
+        except (OSError, ConfigError):
+            continue
+        if mode & stat.S_IROTH:
+            found.append(f"broker.{key} {written}: mode {mode:04o}: every user here can read it")
+    return tuple(found)
+
+
 class Places:
     """The brokers in turn, with the files as they are now.
 
@@ -48,6 +63,8 @@ class Places:
         self._client_id = client_id
         self._stamps = tls.stamps(config)
         self._found = endpoints(config, client_id)
+        for secret in open_to_all(config):
+            _log.warning("%s; chmod 600, and another secret if somebody could have", secret)
         self._at = 0
         self._told: tls.Stamps | None = None
 

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from edgetrt.config import BrokerConfig
 
 
+_SETTINGS = Settings(will_delay_s=0)
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What a broker that accepted us said of itself.
@@ -33,18 +36,23 @@ class Answer:
     session: bool
 
 
-async def probe(config: BrokerConfig, client_id: str) -> Answer:
+async def probe(config: BrokerConfig, client_id: str, settings: Settings = _SETTINGS) -> Answer:
     """Connect and disconnect.
 
     A session that the broker keeps for the device stays as it is; an agent that is connected under the
     same name is disconnected by the broker and comes back by itself.
+
+    Args:
+        config: which broker, its files resolved, and who we are to it.
+        client_id: the device's name, or one that nobody else has.
+        settings: how to talk to it.
 
     Raises:
         ConfigError: a file cannot be read or used.
         TransportError: unreachable, not trusted, or refused; the message says why.
     """
     endpoint = endpoints(config, client_id)[0]
-    connection = Connection(endpoint, Settings(will_delay_s=0), None, lambda *_: None)
+    connection = Connection(endpoint, settings, None, lambda *_: None)
     try:
         session = await connection.open()
         cipher, certificate = _tls(connection.peer)

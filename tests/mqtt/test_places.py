@@ -8,13 +8,14 @@ import socket
 import subprocess
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from edgetrt.config import BrokerConfig
 from edgetrt.errors import ConfigError
 from edgetrt.mqtt import Backoff, MqttTransport, Settings
 from edgetrt.mqtt.backoff import first_wait_s
-from edgetrt.mqtt.places import endpoints
+from edgetrt.mqtt.places import Places, endpoints, open_to_all
 from tests.broker import free_port, running
 
 QUICK = Settings(will_delay_s=0)
@@ -79,6 +80,23 @@ def test_credentials_of_the_service_are_read(
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     (tmp_path / "broker.password").write_text("secret\n")
     assert endpoints(config, "cam-1")[0].password == "secret"
+
+
+def test_a_secret_that_everybody_can_read_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    secret = tmp_path / "broker.password"
+    secret.write_text("hush\n")
+    config = BrokerConfig(username="cam-1", password_file=str(secret), key_file="/nonexistent")
+    secret.chmod(0o640)
+    assert open_to_all(config) == ()
+    secret.chmod(0o644)
+    assert open_to_all(config) == (
+        f"broker.password_file {secret}: mode 0644: every user here can read it",
+    )
+    Places(msgspec.structs.replace(config, key_file=None), "cam-1")
+    assert "mode 0644" in caplog.text
+    assert "hush" not in caplog.text
 
 
 @pytest.mark.broker

@@ -159,6 +159,8 @@ def test_passwords(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     subprocess.run([tool, "-c", "-b", str(users), "cam-1", "right"], check=True)
     (tmp_path / "right").write_text("right\n")
     (tmp_path / "wrong").write_text("wrong\n")
+    for secret in ("right", "wrong"):
+        (tmp_path / secret).chmod(0o600)
 
     async def scenario(port: int) -> None:
         def transport(password: str) -> MqttTransport:
