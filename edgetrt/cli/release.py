@@ -11,7 +11,7 @@ import typer
 from edgetrt.cli.assign import HERE, Folder, assign, bundle
 from edgetrt.cli.output import out, print_json
 from edgetrt.cli.serve import serve
-from edgetrt.errors import ConfigError
+from edgetrt.errors import ConfigError, TrustError
 
 if TYPE_CHECKING:
     from edgetrt.update.repository import Repository
@@ -110,7 +110,18 @@ def sign(
         signers = [keyring.signer(where, public) for where in key]
     else:
         signers = list(keyring.folder_signers(_keys(repository, keys)).values())
-    _tell(_open(repository).sign(signers), json)
+    repo = _open(repository)
+    before, after = repo.staged(), repo.sign(signers)
+    _tell(after, json)
+    lacking = [state for state in after if state.missing]
+    if lacking and [state.signed for state in before] == [state.signed for state in after]:
+        wanted = ", ".join(keyid[:12] for state in lacking for keyid in state.missing)
+        raise TrustError(
+            f"nothing was signed: none of the {len(signers)} keys here is wanted by"
+            f" {' or '.join(state.role for state in lacking)}",
+            f"Bring a key of these ids: {wanted}; --keys names its folder, --key the file.",
+            "threshold",
+        )
 
 
 @app.command("publish")

@@ -92,6 +92,17 @@ def test_a_changed_file_does_not_verify(desk: Desk) -> None:
     assert "sha256" in desk.refused("release", "verify")
 
 
+def test_signing_without_the_key_that_is_wanted_is_refused(desk: Desk) -> None:
+    write_release(desk.folder / "src2", "2.0", b"network" * 9)
+    desk.ok("release", "add", "src2/release.yaml")
+    (desk.folder / "keys/targets-1.pem").rename(desk.folder / "targets-1.pem")
+    shutil.copy(desk.folder / "keys/targets-1.pub.json", desk.folder)
+
+    assert "nothing was signed" in desk.refused("release", "sign")
+    assert "ready to publish" in desk.ok("release", "sign", "--key", "targets-1.pem").out
+    assert "ready to publish" in desk.ok("release", "sign").out
+
+
 @pytest.mark.slow
 def test_a_release_is_staged_aborted_and_not_taken_twice(desk: Desk) -> None:
     staged = desk.ok("update", "import", "one.edgetrt", *IMPORT).json()["update"]
