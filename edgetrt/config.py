@@ -17,6 +17,7 @@ Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9-]{1,63}\Z")]
 """Of a device or a pipeline; safe as an MQTT topic level and as a file name."""
 
 Positive = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
+Side = Annotated[int, msgspec.Meta(ge=1, le=65536)]
 Unit = Annotated[float, msgspec.Meta(ge=0, le=1)]
 OVER_MQTT = "mqtt"
 """Stands for the address of a repository that is fetched from through the broker."""
@@ -34,7 +35,8 @@ class PreprocessConfig(Struct, frozen=True):
     """How a frame becomes the input tensor. Unset = as the model's metadata or its kind says.
 
     `scale`, `mean` and `std` give `(pixel * scale - mean) / std`, in the order of `color`. `pad` is
-    the letterbox's grey, 0..255.
+    the letterbox's grey, 0..255. `input_size` is height and width in pixels, for a network whose file
+    leaves them open. docs/recipes.md has them all.
     """
 
     resize: Literal["letterbox", "stretch", "crop"] = "letterbox"
@@ -44,6 +46,7 @@ class PreprocessConfig(Struct, frozen=True):
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[Positive, Positive, Positive] = (1.0, 1.0, 1.0)
     pad: Annotated[int, msgspec.Meta(ge=0, le=255)] = 114
+    input_size: tuple[Side, Side] | None = None
 
 
 class TaskConfig(Struct, frozen=True):

@@ -146,6 +146,7 @@ def make(request: Request, plan: ResolvedRequest, cache: Cache, say: Say) -> Rep
         rewrite=request.rewrite,
         inputs=reading.shapes,
         search_s=request.search_s,
+        notes=reading.notes,
     )
     report = deploy(order, tools, cache, say, spoilt)
     beside = onnx_file.external_files(onnx_file.load(model), model)

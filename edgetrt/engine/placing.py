@@ -38,6 +38,7 @@ class BuildOrder:
         rewrite: whether the network may be changed to fit.
         inputs: sizes of the inputs, for networks with open dimensions.
         search_s: how long the search for layers that INT8 hurts may take.
+        notes: what is taken for granted of the network, for the report.
     """
 
     name: str
@@ -48,6 +49,7 @@ class BuildOrder:
     rewrite: bool = True
     inputs: Mapping[str, Shape] = field(default_factory=dict)
     search_s: float = SEARCH_S
+    notes: tuple[str, ...] = ()
 
     @property
     def core(self) -> int | None:

@@ -98,8 +98,8 @@ def _elsewhere(order: BuildOrder, tools: Toolset) -> list[str]:
 
 
 def _advice(made: Outcome, frames: int) -> list[str]:
-    """What would make the next deployment better."""
-    advice, taken, placement = [], made.choice.taken, made.network.placement
+    """What was taken for granted, and what would make the next deployment better."""
+    advice, taken, placement = list(made.order.notes), made.choice.taken, made.network.placement
     if not frames:
         advice.append(
             "No frames, so nothing lower than FP32 could be judged: add --calib FOLDER or --source URI."

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import logging
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from edgetrt.config import PreprocessConfig
 from edgetrt.engine.accuracy import Gate
 from edgetrt.errors import ConfigError, ModelError
 from edgetrt.geometry import fit
+from edgetrt.model.feeding import shown, sized, unfit
 from edgetrt.model.inspect import summarize
+from edgetrt.model.metadata import image_size_of
 from edgetrt.runtime.network import Network, assemble
 from edgetrt.runtime.preprocess import Preprocessor
 from edgetrt.runtime.tasks.detect import Detector
@@ -28,6 +32,8 @@ if TYPE_CHECKING:
     from edgetrt.runtime.network import Input, Task
     from edgetrt.types import Shape, TensorSpec
 
+
+log = logging.getLogger(__name__)
 
 RANKED_FROM = 0.01
 """Average precision ranks boxes of every score; below this they are noise."""
@@ -60,38 +66,80 @@ class Reading:
         return self.recipe.config.task.labels or self.summary.labels
 
     @property
-    def kind(self) -> str:
-        """The task."""
+    def _named(self) -> str:
+        """The task as the recipe or the file names it."""
         wanted = self.recipe.config.task.kind
         return (self.summary.task or "raw") if wanted == "auto" else wanted
 
+    @property
+    def kind(self) -> str:
+        """The task that is done: `detect`, else `raw`, which gives the network's own tensors."""
+        return "detect" if self._named == "detect" else "raw"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is taken for granted of the network, in words."""
+        notes = []
+        if self._named != self.kind:
+            notes.append(
+                f"its task is {self._named!r}, which edgetrt does not decode: results are the "
+                "network's own tensors"
+            )
+        if self.kind == "raw" and (taken := self._pixels_taken()):
+            notes.append(taken)
+        return tuple(notes)
+
+    def _pixels_taken(self) -> str:
+        """How pixels are given to a raw network whose recipe does not say it; empty when it does."""
+        asked, usual = self.recipe.config.preprocess, PreprocessConfig()
+        said = any(getattr(asked, key) != getattr(usual, key) for key in ("scale", "mean", "std"))
+        if said or any(unfit(self.summary.inputs, self.summary.outputs)):
+            return ""
+        whole = self.summary.inputs[0].dtype == "uint8"
+        values = "0..255, as they are" if whole else "0..1, without mean and std"
+        return (
+            f"pixels are given in {asked.color.upper()}, {values}; `preprocess` in a recipe says it "
+            "otherwise (docs/recipes.md)"
+        )
+
     @cached_property
     def input(self) -> TensorSpec:
-        """The image input, with every dimension that is open set as the exporter's metadata says.
+        """The image input; what is open is set as the recipe or else the exporter's metadata says.
 
         Raises:
-            ModelError: the network takes something else than one image.
+            ModelError: the network takes something else than one image, or nobody says its size.
+            ConfigError: the recipe says another size than the file.
         """
         if len(self.summary.inputs) != 1:
-            names = ", ".join(spec.name for spec in self.summary.inputs)
-            raise ModelError(
-                f"{self.recipe.model}: takes {len(self.summary.inputs)} inputs ({names}): "
-                "expected one image",
-                "Fold the other inputs into the network as constants when you export it.",
-            )
+            raise self._unfit()
         (spec,) = self.summary.inputs
-        if len(spec.shape) != 4 or -1 not in spec.shape:
-            return spec
-        width, height = self.summary.image_size or (-1, -1)
-        wish = (1, height, width, 3) if spec.shape[3] == 3 else (1, 3, height, width)
-        shape = tuple(w if n < 0 else n for w, n in zip(wish, spec.shape, strict=True))
-        if -1 in shape:
+        wanted = self.recipe.config.preprocess.input_size
+        if wanted is not None:
+            filled = sized(spec, wanted)
+            if image_size_of(filled) != wanted[::-1]:
+                raise ConfigError(
+                    f"{self.recipe.path}: preprocess.input_size: {list(wanted)} (height, width) does not "
+                    f"fit input {spec.name!r} {shown(spec.shape)} of {self.recipe.model.name}",
+                    "Leave it out: it is for networks whose height and width are open.",
+                )
+            return filled
+        said = self.summary.image_size
+        filled = sized(spec, (said[1], said[0]) if said is not None else None)
+        if -1 in filled.shape:
+            if image_size_of(filled) is None:
+                raise self._unfit()
             raise ModelError(
-                f"{self.recipe.model}: input {spec.name!r} has open dimensions {list(spec.shape)}, and "
+                f"{self.recipe.model}: input {spec.name!r} has open dimensions {shown(spec.shape)}, and "
                 "the file does not say which size it was made for",
-                "Export it with a fixed size, for example `yolo export format=onnx imgsz=640`.",
+                f"Say it in a recipe, a file `{self.recipe.model.stem}.yaml` with two lines: "
+                f"`model: {self.recipe.model.name}` and `preprocess: {{input_size: [640, 640]}}` "
+                "(height, width); or export it with a fixed size.",
             )
-        return replace(spec, shape=shape)
+        return filled
+
+    def _unfit(self) -> ModelError:
+        what, hint = unfit(self.summary.inputs, self.summary.outputs)
+        return ModelError(f"{self.recipe.model}: {what}", hint)
 
     @property
     def shapes(self) -> dict[str, Shape]:
@@ -102,19 +150,13 @@ class Reading:
         """What decodes the output; `score` instead of the recipe's limit.
 
         Raises:
-            ConfigError: a task that is not decoded.
             ModelError: outputs that are not the task's.
         """
         config = self.recipe.config.task
-        if self.kind == "detect":
-            limits = config if score is None else msgspec.structs.replace(config, score=score)
-            return self._detector(limits)
         if self.kind == "raw":
             return Raw()
-        raise ConfigError(
-            f"{self.recipe.model}: its task is {self.kind!r}, which edgetrt does not decode yet",
-            "Set `task: {kind: raw}` to get the network's own tensors, or use a detection model.",
-        )
+        limits = config if score is None else msgspec.structs.replace(config, score=score)
+        return self._detector(limits)
 
     @property
     def filterable(self) -> tuple[str, float] | None:
@@ -156,7 +198,16 @@ class Reading:
         depth: int,
         preprocessor: Callable[[Session], Input] | None = None,
     ) -> Network:
-        """Join a loaded session with preprocessing (on the CPU unless another is given) and task."""
+        """Join a loaded session with preprocessing (on the CPU unless another is given) and task.
+
+        Raises:
+            ModelError: it takes no image.
+        """
+        if any(unfit(self.summary.inputs, self.summary.outputs)):
+            session.close()
+            raise self._unfit()
+        if self._named != self.kind:
+            log.warning("%s: %s", self.recipe.model, self.notes[0])
         return assemble(
             session,
             fingerprint=fingerprint,
