@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgetrt.cli.output import out, print_json
+from edgetrt.config import RecipeConfig
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,13 +21,19 @@ _LABELS_SHOWN = 8
 
 
 def inspect(
-    model: Annotated[Path, typer.Argument(help="ONNX file.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx|RECIPE.yaml", help="What to read.")],
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show a network's tensors, task, labels, operators, parameters and FLOPs."""
+    from edgetrt.engine import recipe as recipes
+    from edgetrt.engine.recipe import Recipe
     from edgetrt.model.inspect import inspect as read
+    from edgetrt.runtime.reading import Reading
 
-    info = read(model)
+    known = model.suffix in (".yaml", ".yml")
+    recipe = recipes.read(model) if known else Recipe(model, model, RecipeConfig(model=str(model)))
+    info = read(recipe.model, recipe.config.preprocess.input_size)
+    info = replace(info, notes=(*info.notes, *Reading(recipe, info).notes))
     if json:
         print_json({**vars(info), "path": str(info.path)})
     else:

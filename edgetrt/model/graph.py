@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from edgetrt.types import Shape, TensorSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     import numpy as np
     import onnx
@@ -183,10 +183,16 @@ class Graph:
         return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
     def parameters(self) -> int:
-        """Numbers in the weights; lone scalars and index lists of integers are none."""
+        """Numbers in the weights, wherever they lie: also in Constant nodes and in the bodies of If and Loop.
+
+        Index lists of integers are none.
+        """
+        held = [v for node in self.nodes for v in node.attributes.values() if hasattr(v, "dims")]
+        bodies = [v for node in self.nodes for v in node.attributes.values() if hasattr(v, "node")]
+        inside = (tensor for body in bodies for tensor in _tensors(body))
         return sum(
             _count(tensor.dims)
-            for tensor in self.weights.values()
+            for tensor in (*self.weights.values(), *held, *inside)
             if _DTYPES.get(tensor.data_type) not in ("int64", "bool", "object")
         )
 
@@ -253,6 +259,17 @@ def _value(attribute: onnx.AttributeProto) -> Any:
         return onnx.helper.get_attribute_value(attribute)
     except ValueError:
         return None
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Every tensor of values in a subgraph and below it."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            if attribute.HasField("g"):
+                yield from _tensors(attribute.g)
 
 
 def _reads(graph: onnx.GraphProto) -> list[str]:

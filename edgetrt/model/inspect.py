@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgetrt.model import onnx_file
+from edgetrt.model.feeding import shown, sized, unfit
 from edgetrt.model.flops import count_work
 from edgetrt.model.graph import Graph, tensor_spec
 from edgetrt.model.metadata import Metadata, guess_task, image_size_of, read_metadata
+from edgetrt.model.rewrites.shapes import open_inputs, static_shapes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,6 +86,8 @@ def summarize(path: Path) -> ModelSummary:
     if task is None:
         task = guess_task(inputs, outputs)
         notes.append(f"no task in the metadata; taken for {task!r} by the shapes of its tensors")
+    if refused := unfit(inputs, outputs)[0]:
+        notes.append(f"cannot be fed with frames: {refused}")
     return ModelSummary(
         path=path,
         task=task,
@@ -97,8 +101,12 @@ def summarize(path: Path) -> ModelSummary:
     )
 
 
-def inspect(path: Path) -> ModelInfo:
+def inspect(path: Path, size: tuple[int, int] | None = None) -> ModelInfo:
     """Read the whole network and count its operators, parameters and work.
+
+    Args:
+        path: the ONNX file.
+        size: height and width for an image input that leaves them open; None = as the exporter wrote.
 
     Raises:
         ModelError: as `summarize`, or external data is missing, too short, or outside the folder.
@@ -107,12 +115,26 @@ def inspect(path: Path) -> ModelInfo:
     model = onnx_file.load(path)
     files = onnx_file.external_files(model, path)
     graph = Graph.of(model)
-    work = count_work(graph)
     notes = summary.notes
+    if size is None and summary.image_size is not None:
+        size = summary.image_size[1], summary.image_size[0]
+    filled = {spec.name: sized(spec, size).shape for spec in summary.inputs}
+    counted = static_shapes(graph, {name: s for name, s in filled.items() if -1 not in s})
+    work = count_work(counted)
+    if counted is not graph:
+        told = ", ".join(f"{name} {shown(filled[name])}" for name in open_inputs(graph))
+        notes += (f"open dimensions are counted as {told}",)
     if work.assumed:
-        notes += (f"FLOPs with dynamic or unknown dimensions counted as 1 in {work.assumed} nodes",)
+        notes += (
+            f"FLOPs with dynamic or unknown dimensions counted as 1 in {work.assumed} nodes; "
+            "`preprocess.input_size` in a recipe says an open height and width",
+        )
     return ModelInfo(
-        **{**vars(summary), "notes": notes},
+        **{
+            **vars(summary),
+            "notes": notes,
+            "image_size": None if size is None else (size[1], size[0]),
+        },
         opset=graph.opset,
         producer=f"{model.producer_name} {model.producer_version}".strip(),
         operators=graph.operators(),

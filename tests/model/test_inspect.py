@@ -54,6 +54,48 @@ def test_counts_work_parameters_and_operators_by_hand(tmp_path: Path) -> None:
     assert info.operators == {"Conv": 1, "Flatten": 1, "Gemm": 1, "GlobalAveragePool": 1, "Relu": 1}
 
 
+def test_weights_in_constant_nodes_and_in_bodies_count(tmp_path: Path) -> None:
+    kept = onnx.numpy_helper.from_array(weights(4, 5), "kept")
+    shape = onnx.numpy_helper.from_array(np.array([4, 5]), "shape")
+    bodies = [
+        onnx.helper.make_graph(
+            [onnx.helper.make_node("Identity", [name], [f"{name}_out"])],
+            name,
+            [],
+            [onnx.helper.make_tensor_value_info(f"{name}_out", onnx.TensorProto.FLOAT, (4, 5))],
+            [onnx.numpy_helper.from_array(weights(4, 5), name)],
+        )
+        for name in ("one", "other")
+    ]
+    nodes = [
+        node("Constant", "", "k", value=kept),
+        node("Constant", "", "s", value=shape),
+        node("If", "flag", "chosen", then_branch=bodies[0], else_branch=bodies[1]),
+        node("Add", "x k", "sum"),
+        node("Add", "sum chosen", "y"),
+    ]
+    made = model(nodes, {"x": (4, 5)}, ["y"], {"flag": np.array(True)})
+
+    assert inspect(save(made, tmp_path)).parameters == 3 * 4 * 5
+
+
+def test_work_is_counted_at_the_size_that_is_known(tmp_path: Path) -> None:
+    made = model(
+        [node("Relu", "x", "y")], {"x": ("n", 3, "h", "w")}, ["y"], metadata={"imgsz": "[8, 4]"}
+    )
+    path = save(made, tmp_path)
+
+    assert inspect(path).flops == 3 * 8 * 4
+    assert inspect(path, (2, 2)).flops == 3 * 2 * 2
+    assert "open dimensions are counted as x [1, 3, 8, 4]" in inspect(path).notes
+
+
+def test_a_network_that_takes_no_image_is_told_as_that(tmp_path: Path) -> None:
+    path = save(model([node("Relu", "x", "y")], {"x": ("n", 2048)}, ["y"]), tmp_path)
+
+    assert any("takes no image: input 'x'" in note for note in inspect(path).notes)
+
+
 def test_a_deconvolution_works_for_every_input_pixel(tmp_path: Path) -> None:
     made = model(
         [node("ConvTranspose", "x w", "y", strides=[2, 2])],
@@ -66,11 +108,11 @@ def test_a_deconvolution_works_for_every_input_pixel(tmp_path: Path) -> None:
 
 
 def test_open_dimensions_count_as_one_and_are_told(tmp_path: Path) -> None:
-    made = model([node("Relu", "x", "y")], {"x": ("N", 3, 8, 8)}, ["y"])
+    made = model([node("Relu", "x", "y")], {"x": ("N", 3, "h", 8)}, ["y"])
     info = inspect(save(made, tmp_path))
 
-    assert info.inputs[0].shape == (-1, 3, 8, 8)
-    assert info.flops == 3 * 8 * 8
+    assert info.inputs[0].shape == (-1, 3, -1, 8)
+    assert info.flops == 3 * 8
     assert any("counted as 1" in note for note in info.notes)
 
 
