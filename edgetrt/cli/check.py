@@ -1,7 +1,8 @@
-"""`edgetrt check --dla`: which layers of a network fit the DLA of a board, without the board."""
+"""`edgetrt check`: which layers of a network fit the DLA of a board, without the board."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,15 +14,19 @@ from edgetrt.errors import ConfigError, PlacementError
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from edgetrt.model.graph import Graph
     from edgetrt.model.placement import Placement
     from edgetrt.model.rewrite import Applied
+    from edgetrt.types import Shape
 
 _PRECISIONS = ("fp16", "int8", "fp32")
 
 
 def check(
-    model: Annotated[Path, typer.Argument(help="ONNX file.")],
-    dla: Annotated[bool, typer.Option("--dla", help="Place the layers on the DLA.")] = False,
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx|RECIPE.yaml", help="What to read.")],
+    dla: Annotated[
+        bool, typer.Option("--dla", help="Place the layers on the DLA: the default.")
+    ] = True,
     target: Annotated[str, typer.Option(help="Board, for example orin-nx-16gb.")] = "orin-nx-16gb",
     trt: Annotated[
         str | None, typer.Option(help="TensorRT's version; default: the newest with a DLA there.")
@@ -49,16 +54,14 @@ def check(
     from edgetrt.model.head_split import find_split
     from edgetrt.model.rewrite import lift
 
-    if not dla:
-        raise ConfigError("nothing to check", "Say what to check: --dla.")
     if precision not in _PRECISIONS:
         raise ConfigError(f"unknown precision {precision!r}", f"One of {', '.join(_PRECISIONS)}.")
-    graph = Graph.of(onnx_file.load(model, external=rewrite))
-    applied: tuple[Applied, ...] = ()
+    path, sizes = _read(model)
+    graph, applied = _filled(Graph.of(onnx_file.load(path, external=rewrite)), sizes)
     if rewrite:
         lifted = lift(graph, target, trt, precision)
-        graph, applied = lifted.graph, lifted.applied
-    placement = place(graph, target, trt, precision, loadables_free)
+        graph, applied = lifted.graph, (*applied, *lifted.applied)
+    placement = _open_told(place(graph, target, trt, precision, loadables_free), graph)
     split = find_split(graph, placement)
     if html is not None:
         _write(html, dla_report.to_html(placement, model.name, applied, split))
@@ -67,6 +70,46 @@ def check(
     else:
         _print(placement, model.name, (*map(str, applied), *([str(split)] if split else [])))
     _demand(placement, strict, min_coverage)
+
+
+def _read(model: Path) -> tuple[Path, dict[str, Shape]]:
+    """The network's file, and the sizes of its inputs as far as recipe and exporter say them."""
+    from edgetrt.engine import recipe as recipes
+    from edgetrt.model.feeding import sized
+    from edgetrt.model.inspect import summarize
+
+    size = None
+    if model.suffix in (".yaml", ".yml"):
+        recipe = recipes.read(model)
+        model, size = recipe.model, recipe.config.preprocess.input_size
+    summary = summarize(model)
+    said = summary.image_size
+    size = size or ((said[1], said[0]) if said is not None else None)
+    return model, {spec.name: sized(spec, size).shape for spec in summary.inputs}
+
+
+def _filled(graph: Graph, sizes: dict[str, Shape]) -> tuple[Graph, tuple[Applied, ...]]:
+    """Fill open dimensions as a deployment does."""
+    from edgetrt.model.rewrite import Applied
+    from edgetrt.model.rewrites.shapes import open_inputs, static_shapes
+
+    filled = static_shapes(graph, {name: shape for name, shape in sizes.items() if -1 not in shape})
+    done = tuple(name for name in open_inputs(graph) if name not in open_inputs(filled))
+    if not done:
+        return filled, ()
+    return filled, (Applied("static_shapes", "dimensions of inputs filled, as deploy does", done),)
+
+
+def _open_told(placement: Placement, graph: Graph) -> Placement:
+    """Say once what every row says, where an input's dimensions are still open."""
+    from edgetrt.model.rewrites.shapes import open_inputs
+
+    names = open_inputs(graph)
+    if not names or placement.verdict == "no-dla":
+        return placement
+    what = f"Dimensions of {', '.join(names)} are open, and the DLA takes fixed ones only: say height and "
+    hint = what + "width in a recipe (`preprocess: {input_size: [640, 640]}`) and check that."
+    return replace(placement, hint=hint)
 
 
 def _write(path: Path, page: str) -> None:

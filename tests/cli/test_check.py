@@ -88,6 +88,43 @@ def test_rewrites_are_listed(tmp_path: Path) -> None:
     assert after["rewrites"][0]["rewrite"] == "activations"
 
 
+def an_open_network(folder: Path, metadata: dict[str, str]) -> Path:
+    made = model([node("Relu", "x", "y")], {"x": ("n", 3, "h", "w")}, ["y"], metadata=metadata)
+    return save(made, folder)
+
+
+def test_open_dimensions_are_filled_as_deploy_does_or_told_once(tmp_path: Path) -> None:
+    known, unknown = (
+        json.loads(
+            CliRunner()
+            .invoke(app, ["check", str(an_open_network(tmp_path, said)), "--json"])
+            .stdout
+        )
+        for said in ({"imgsz": "[4, 4]"}, {})
+    )
+
+    assert known["verdict"] == "full"
+    assert known["rewrites"][0]["rewrite"] == "static_shapes"
+    assert unknown["verdict"] == "none"
+    assert unknown["hint"].startswith("Dimensions of x are open")
+    assert "input_size" in unknown["hint"]
+
+
+def test_a_recipe_says_the_size_to_check_and_inspect(tmp_path: Path) -> None:
+    made = model([node("Relu", "x", "y")], {"x": (1, 3, "h", "w")}, ["y"])
+    recipe = tmp_path / "recipe.yaml"
+    text = f"model: {save(made, tmp_path).name}\npreprocess: {{input_size: [4, 5]}}\n"
+    recipe.write_text(text, encoding="utf-8")
+    checked, seen = (
+        json.loads(CliRunner().invoke(app, [name, str(recipe), "--json"]).stdout)
+        for name in ("check", "inspect")
+    )
+
+    assert checked["verdict"] == "full"
+    assert (seen["flops"], seen["image_size"]) == (3 * 4 * 5, [5, 4])
+    assert any("pixels are given in RGB, 0..1" in note for note in seen["notes"])
+
+
 def test_inspect_prints_one_object() -> None:
     report = json.loads(CliRunner().invoke(app, ["inspect", str(PERSON), "--json"]).stdout)
 
