@@ -97,6 +97,7 @@ def test_a_good_release_is_proven_and_a_slow_one_taken_back(tmp_path: Path) -> N
     with scene(tmp_path) as site:
         press, device = site.press, site.device
         good, slow = press.release(1), press.release(2, slow=5)
+        site.observer.wait_for(wire.result("cam-1", "tiny"), 8)  # one a second: how it ran is known
         live.publish(site.observer, press.assign(good, 1))
         memory = device.ended("SUCCEEDED", press.digests[good])
         assert device.serving() == press.digests[good]
