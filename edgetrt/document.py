@@ -170,6 +170,19 @@ def _build(node: yaml.Node, at: str, lines: dict[str, int], path: Path) -> Any:
 _KEY = re.compile(r"\.([^.\[]+)")
 _AT = re.compile(r"(?s)^(?P<what>.*?)(?: - at `(?:key in )?(?P<at>\$[^`]*)`)?$")
 _UNKNOWN = re.compile(r"unknown field `(?P<field>[^`]*)`")
+_NAME = "[a-z0-9-]{1,63}"
+"""What a device and a pipeline may be called, as it stands in msgspec's message."""
+_TYPES = re.compile(r"`([^`]*)`")
+_FLAT = re.compile(r"(\d)\.0\b")
+_POWER = re.compile(r"(?P<digits>[+-]?\d+(\.\d*)?)[eE](?P<sign>[+-]?)(?P<power>\d+)")
+_WORDS = {
+    "str": "text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "keys and values",
+}
 _MISSING = re.compile(r"missing required field `(?P<field>[^`]*)`")
 
 
@@ -200,14 +213,48 @@ def _reworded(what: str, at: str, value: Any, kind: type) -> tuple[str, str]:
     """Say what was expected and what was there; a hint where there is one to give."""
     if what.startswith("Invalid enum value"):
         return f"expected one of {', '.join(_choices_at(kind, at))}, got {value!r}", ""
-    said = f"{what[0].lower()}{what[1:]}"
-    if "got" not in what:
-        said += f", got {value!r}"
-    elif isinstance(value, str):
-        said += f": {value!r}"
+    if _NAME in what:
+        whose = "a device's name" if at == "$.device" else "a name"
+        return f"{whose} is lower-case letters, digits and '-', at most 63; got {value!r}", ""
     if "regex" in what:
-        return said, "Use lower-case letters, digits and '-', 63 characters at most."
-    return said, "Write a list: [one, two]." if what.startswith("Expected `array`, got") else ""
+        form = what.partition("regex ")[2].strip("'")
+        return f"{value!r} has not the form that this key takes", f"It has to match {form}"
+    wanted = f"{what[0].lower()}{what[1:]}".partition(", got")[0]
+    said = _FLAT.sub(r"\1", _TYPES.sub(lambda found: _in_words(found[1]), wanted))
+    if isinstance(value, list) and "length" in wanted:
+        return f"{said}, got {len(value)}", ""
+    return f"{said}, got {_shown(value)}", _how_to_write(wanted, value)
+
+
+def _in_words(types: str) -> str:
+    """A type of msgspec's, in the words of who writes YAML."""
+    return " or ".join(_WORDS.get(one, one) for one in types.split(" | ") if one != "null")
+
+
+def _shown(value: Any) -> str:
+    """A value as it was read."""
+    if isinstance(value, str):
+        return f"the text {value[:60]!r}"
+    if isinstance(value, bool):
+        return str(value).lower()
+    shown = {type(None): "nothing", list: "a list", dict: "keys and values"}.get(type(value))
+    return shown or str(value)
+
+
+def _how_to_write(wanted: str, value: Any) -> str:
+    """What to write instead, where that can be said."""
+    if "`array" in wanted:
+        return "Write a list: [one, two]." if isinstance(value, str) else ""
+    if "`str" in wanted:
+        return "" if isinstance(value, (str, list, dict)) else f"Put quotes around it: '{value}'."
+    if "`object" in wanted:
+        return "Write keys below it, indented, or {key: value}."
+    power = _POWER.fullmatch(value) if isinstance(value, str) else None
+    if power is None:
+        return ""
+    digits = power["digits"] if "." in power["digits"] else f"{power['digits']}.0"
+    number = f"{digits}e{power['sign'] or '+'}{power['power']}"
+    return f"YAML reads {value} as text, for want of a point or of a sign: write {number}."
 
 
 def _line(lines: dict[str, int], at: str) -> int:
