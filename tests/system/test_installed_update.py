@@ -402,9 +402,8 @@ def test_a_build_that_is_killed_is_told_and_nothing_is_switched(
     device: Device, served: str
 ) -> None:
     digest = device.assign(device.press.release(4))
-    unit = f"edgetrt-build@{digest}.service"
-    eventually(lambda: "activating" in device.system.run("systemctl", "is-active", unit))
-    device.system.run("systemctl", "kill", "--signal=KILL", unit)
+    eventually(lambda: device.system.show("MainPID", f"build@{digest}") not in ("", "0"))
+    device.system.run("systemctl", "kill", "--signal=KILL", f"edgetrt-build@{digest}.service")
     record = device.ends("FAILED")
 
     assert record.reason == "build-killed"
