@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
 from functools import lru_cache
 from importlib import import_module
@@ -18,6 +19,7 @@ from edgetrt.errors import BackendError, InferenceError, ModelError, Unsupported
 from edgetrt.types import Shape, TensorSpec
 
 _INSTALL = "Install it: pip install 'edgetrt[openvino]'."
+_REPORTER = "openvino_telemetry"
 _UNCONVERTED = re.compile(
     r"(No conversion rule found for|does not support the following ONNX) operations: (?P<ops>.+)"
 )
@@ -122,11 +124,15 @@ class OpenVinoSession:
 
 @lru_cache(maxsize=1)
 def _library() -> Any:
-    """Import OpenVINO.
+    """Import OpenVINO, without what reports each import to its makers through Google.
+
+    It does so unless a person has declined in a dialogue that nobody sees on a device, and forks the
+    process for it. Where the reporting package is not installed it uses a stub of its own.
 
     Raises:
         BackendError: it is installed and cannot be loaded.
     """
+    sys.modules.setdefault(_REPORTER, None)  # type: ignore[arg-type]  # None = not to be found
     try:
         return import_module("openvino")
     except ImportError as error:
