@@ -14,6 +14,7 @@
       SourceError                    a camera, stream, file or sensor
         SourceLostError                it was there and went away
       SinkError                      where results go
+        ResultsLostError               it took results and could not keep them
       BoardError                     the board's own files and tools
         PowerModeError                 a power mode that cannot be set
       TransportError                 the MQTT broker
@@ -138,6 +139,12 @@ class SinkError(EdgetrtError):
     """A place for results cannot be opened."""
 
     exit_code = 73  # EX_CANTCREAT
+
+
+class ResultsLostError(SinkError):
+    """Results did not get where they should: a full disk, an encoder that failed."""
+
+    exit_code = 74  # EX_IOERR
 
 
 class BoardError(EdgetrtError):

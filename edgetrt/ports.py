@@ -318,6 +318,15 @@ class Sink(Protocol):
         """Finish what was written; may be called twice."""
 
 
+@runtime_checkable
+class Recorder(Protocol):
+    """A sink that keeps results, and counts those that it could not keep."""
+
+    @property
+    def lost(self) -> int:
+        """Results that are gone for a fault; those left out because it was behind are none."""
+
+
 class Clock(Protocol):
     """Time, so that tests need no waiting."""
 

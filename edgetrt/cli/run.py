@@ -47,7 +47,7 @@ def run(
     """
     from edgetrt import app, document
     from edgetrt.cli import output
-    from edgetrt.errors import InferenceError
+    from edgetrt.errors import InferenceError, ResultsLostError
     from edgetrt.sources import uri as uris
 
     written = {"backend": backend, "rate_hz": rate_hz, "depth": depth, "threads": threads}
@@ -82,6 +82,11 @@ def run(
         raise InferenceError(
             f"{pipeline.model}: not one frame was answered: {health.error}",
             "Try it with --backend onnxruntime and in FP32; if it stays so, the network itself is at fault.",
+        )
+    if supervisor.lost:
+        raise ResultsLostError(
+            f"{pipeline.name}: {supervisor.lost} results of {health.counters.done} could not be written",
+            "The warning above says why; make room, or name another file.",
         )
 
 

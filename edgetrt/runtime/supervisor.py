@@ -12,6 +12,7 @@ from edgetrt import journal
 from edgetrt.backoff import full_jitter_s
 from edgetrt.clock import SystemClock
 from edgetrt.errors import ConfigError, CudaError, EdgetrtError, ModelError, SinkError
+from edgetrt.ports import Recorder
 from edgetrt.runtime.glimpse import Glimpse
 from edgetrt.runtime.meter import Meter
 from edgetrt.runtime.pipeline import Pipeline
@@ -92,6 +93,11 @@ class Supervisor:
         """What it may use now: what settings from afar or else its file ask for, within the limit."""
         rate_hz = self._tuning.settings.rate_hz
         return self._limit.for_demand(self._demand_hz if rate_hz is None else rate_hz)
+
+    @property
+    def lost(self) -> int:
+        """Results that its sinks could not keep."""
+        return sum(sink.lost for sink in self._sinks if isinstance(sink, Recorder))
 
     def limit(self, grant: Grant) -> None:
         """Let the pipeline use no more than that, whoever asks for it, now and after restarts."""
@@ -283,7 +289,7 @@ class Supervisor:
 
     def _fail(self, error: EdgetrtError) -> None:
         self.meter.state, self.meter.error = "failed", error.message
-        log.error("pipeline %s: %s %s", self._name, error.message, error.hint)
+        log.error("pipeline %s: %s", self._name, error.in_line)
 
     def _give_up(self, error: CudaError, stop: threading.Event) -> None:
         """The process's CUDA context is gone, and with it every pipeline's: only a new process helps."""

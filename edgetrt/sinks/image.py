@@ -43,6 +43,7 @@ class ImageSink:
         self._count = 0
         self._pending: Result | None = None
         self._told = False
+        self.lost = 0
 
     def put(self, result: Result) -> bool:
         """Draw it when its turn has come; False when it could not be written."""
@@ -67,6 +68,7 @@ class ImageSink:
             if not self._told:
                 log.warning("%s: pictures are not written: %s", path, error)
             self._told = True
+            self.lost += 1
             return False
         self._told = False
         return True

@@ -36,6 +36,7 @@ class JsonlSink:
 
     def __init__(self, path: Path | None, encode: Callable[[Result], bytes]) -> None:
         self._encode = encode
+        self.lost = 0
         self._told = False
         self._torn = False
         self._owned = path is not None
@@ -66,6 +67,7 @@ class JsonlSink:
             if not self._told:
                 log.warning("%s: results are not written: %s", self._name, error)
             self._told = True
+            self.lost += 1
             return False
         self._told = False
         return True

@@ -76,11 +76,20 @@ class VideoSink:
         self._waiting: queue.Queue[Result | None] = queue.Queue(QUEUE)
         self._thread = threading.Thread(target=self._work, name="video", daemon=True)
         self._broken = False
+        self._refused = self._failed = 0  # counted by one thread each
         self._thread.start()
+
+    @property
+    def lost(self) -> int:
+        """Results that came to nothing because the encoder or the disk failed."""
+        return self._refused + self._failed
 
     def put(self, result: Result) -> bool:
         """Hand it to the encoder; False when it is behind (unless told to wait), or broken."""
-        if self._broken or self._closed or (self._waiting.full() and not self._block):
+        if self._broken:
+            self._refused += 1
+            return False
+        if self._closed or (self._waiting.full() and not self._block):
             return False
         try:
             self._waiting.put(replace(result, frame=result.frame.kept()), block=self._block)
@@ -103,7 +112,7 @@ class VideoSink:
                 self._container.mux(self._stream.encode())
                 self._container.close()
         except Exception as error:  # noqa: BLE001 - or a pipeline would wait for room for ever
-            self._broken = True
+            self._broken, self._failed = True, self._failed + 1
             log.warning("%s: the video ends here: %s", self._path, error)
             self._drain()
 
@@ -147,7 +156,7 @@ class VideoSink:
     def _drain(self) -> None:
         """After a failure: take what waits, so that a pipeline that waits for room goes on."""
         while self._waiting.get() is not None:
-            pass
+            self._failed += 1
 
 
 def _fraction(fps: float) -> Fraction:

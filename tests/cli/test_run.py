@@ -102,6 +102,13 @@ def test_results_on_standard_output_come_alone() -> None:
     assert json.loads(done.err)["frames"] == 3
 
 
+def test_results_that_cannot_be_written_are_an_error_with_their_number() -> None:
+    done = edgetrt("run", PERSON, "--source", f"{SCENE}&frames=3", "--sink", "jsonl:/dev/full")
+    assert done.code == 74
+    assert "3 results of 3 could not be written" in done.err
+    assert "3 frames in" in done.out, "the report comes all the same"
+
+
 def test_a_network_that_answers_nothing_is_told_and_fails(tmp_path: Path) -> None:
     model = tmp_path / "nan.onnx"
     onnx.save(never_a_number(), model)

@@ -36,6 +36,14 @@ def test_a_line_is_there_at_once(tmp_path: Path) -> None:
     assert not sink.put(make_result(1))
 
 
+def test_results_that_a_full_disk_refuses_are_counted() -> None:
+    sink = JsonlSink(Path("/dev/full"), encode)
+    assert not sink.put(make_result(0))
+    assert not sink.put(make_result(1))
+    assert sink.lost == 2
+    sink.close()
+
+
 def test_a_restart_loses_nothing(tmp_path: Path) -> None:
     for n in range(2):
         sink = JsonlSink(tmp_path / "a.jsonl", encode)
