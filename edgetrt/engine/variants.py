@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Literal
 from edgetrt.engine.accuracy import Scorer
 from edgetrt.errors import AccuracyError, ModelError
 from edgetrt.model.activations import measure
+from edgetrt.model.full import cast_full, is_half
 from edgetrt.model.half import Kept
 from edgetrt.model.mixture import KeptFloat
 from edgetrt.model.precision import cast_half
@@ -88,7 +89,7 @@ class Bench:
     """What variants are made from and judged by.
 
     Attributes:
-        model: the FP32 network.
+        model: the network, in FP32 or as its maker stored it.
         reference: what they are compared with: the network before any rewriting.
         folder: where variants are written.
         frames: the user's, preprocessed; None where there are none.
@@ -117,12 +118,26 @@ class Bench:
         return self._scorer(JUDGED)
 
     @cached_property
+    def stored_half(self) -> bool:
+        """Whether the network's maker stored it in FP16."""
+        return is_half(read_skeleton(self.model))
+
+    @cached_property
+    def full(self) -> Path:
+        """The network in FP32: itself, or a copy where it was stored in FP16."""
+        if not self.stored_half:
+            return self.model
+        out = self.folder / "fp32.onnx"
+        cast_full(self.model, out)
+        return out
+
+    @cached_property
     def activations(self) -> Mapping[str, Activation]:
         """What the network's tensors hold, on all frames; measured once for every precision."""
         if self.frames is None:
             return {}
         self.say(f"measuring the tensors' ranges on {len(self.frames)} frames", None)
-        return measure(read_skeleton(self.model), self.frames)
+        return measure(read_skeleton(self.full), self.frames)
 
     def searcher(self) -> Scorer | None:
         """Judges files on few frames; None where few are all there are, or time is no matter."""
@@ -201,10 +216,12 @@ def _make(precision: Precision, bench: Bench) -> Variant:
 
 
 def _full(bench: Bench) -> Variant:
-    return Variant("fp32", bench.model, None, bench.model.stat().st_size)
+    return Variant("fp32", bench.full, None, bench.full.stat().st_size)
 
 
 def _half(bench: Bench) -> Variant:
+    if bench.stored_half:
+        return Variant("fp16", bench.model, None, bench.model.stat().st_size)
     out = bench.folder / "fp16.onnx"
     report = cast_half(bench.model, out, bench.activations)
     return Variant("fp16", out, None, out.stat().st_size, report.kept, report.half_nodes)
@@ -218,7 +235,7 @@ def _int8(bench: Bench) -> Variant:
     """
     assert bench.scorer is not None  # noqa: S101 - for the type checker: there are frames
     out = bench.folder / "int8.onnx"
-    quantizer = Quantizer(bench.model, bench.activations, bench.style)
+    quantizer = Quantizer(bench.full, bench.activations, bench.style)
     quick = bench.searcher()
     limit = bench.gate.limit
     trials = Trials(bench, quick or bench.scorer)

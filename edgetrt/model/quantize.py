@@ -112,8 +112,8 @@ class Quantizer:
             )
         if not activations:
             raise ModelError(
-                f"{path}: no calibration data: INT8 needs measured activations",
-                "Give a folder of images or a recording with --calib; 100 to 500 varied frames do.",
+                f"{path}: no FP32 tensors were measured, and INT8 is made from their ranges",
+                "Give frames with --calib; a network without FP32 tensors has nothing to quantize.",
             )
         self.activations = activations
         self.style = style

@@ -13,7 +13,10 @@ from edgetrt.engine.accuracy import Gate
 from edgetrt.engine.variants import Bench, choices
 from edgetrt.errors import AccuracyError, ModelError
 from edgetrt.model.frames import spool
+from edgetrt.model.full import is_half
+from edgetrt.model.precision import cast_half
 from edgetrt.model.quantize import TENSORRT
+from edgetrt.model.storage import read_skeleton
 from edgetrt.types import TensorSpec
 from tests.model import networks
 
@@ -117,3 +120,23 @@ def test_a_network_that_is_quantized_already_is_left_alone(bench: Bench, tmp_pat
     (again,) = choices("auto", replace(bench, model=offer.taken.path))
     assert again.taken.path == offer.taken.path
     assert "quantized already" in again.reason
+
+
+@pytest.mark.parametrize("keep_io", [True, False])
+def test_a_network_that_was_stored_in_half_is_calibrated_from_single(
+    bench: Bench, model: Path, tmp_path: Path, keep_io: bool
+) -> None:
+    stored, folder = tmp_path / "stored.onnx", tmp_path / "half"
+    folder.mkdir()
+    cast_half(model, stored, bench.activations, keep_io=keep_io)
+    spec = TensorSpec("x", (1, 3, 16, 16), "float32" if keep_io else "float16")
+    feeds = [{"x": feed["x"].astype(spec.dtype)} for feed in networks.images(COUNT)]
+    half = replace(
+        bench, model=stored, reference=stored, frames=spool(feeds, (spec,), folder), folder=folder
+    )
+
+    taken = next(choices("int8", half)).taken
+    assert taken.changed > 0
+    assert taken.passed
+    assert not is_half(read_skeleton(half.full))
+    assert next(choices("fp16", half)).taken.path == stored

@@ -138,7 +138,7 @@ def test_quantized_networks_are_recognised_and_refused(tmp_path: Path) -> None:
 
 def test_int8_needs_measured_frames(tmp_path: Path) -> None:
     path = save(detector(), tmp_path / "net.onnx")
-    with pytest.raises(ModelError, match="no calibration data") as caught:
+    with pytest.raises(ModelError, match="no FP32 tensors were measured") as caught:
         Quantizer(path, {})
     assert "--calib" in caught.value.hint
 
