@@ -81,7 +81,7 @@ class VideoSink:
 
     @property
     def lost(self) -> int:
-        """Results that came to nothing because the encoder or the disk failed."""
+        """Results that came to nothing because the encoder or the disk failed; those inside the encoder are not told."""
         return self._refused + self._failed
 
     def put(self, result: Result) -> bool:

@@ -124,7 +124,7 @@ def test_a_failure_while_writing_is_told_once_and_holds_nobody_up(
         sink.close()
     assert not sink.put(make_result(0))
     assert not all(taken)
-    assert sink.lost == 201
+    assert sink.lost > taken.count(False), "those that waited for the encoder went with it"
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
