@@ -134,7 +134,7 @@ def _plan_network(
     try:
         attach = on_gpu(backend.device, reading)
     except CudaError as error:
-        log.warning("preprocessing on the CPU: %s %s", error.message, error.hint)
+        log.warning("preprocessing on the CPU: %s", error.in_line)
         attach = reading.on_cpu
     name = serving.fingerprint[:16]
     return reading.network(session, name, serving.backend, depth, attach)

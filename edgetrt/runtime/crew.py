@@ -213,7 +213,7 @@ class Crew:
 
     def _note(self, name: str, error: EdgetrtError) -> None:
         told = journal.fields(pipeline=name)
-        log.error("pipeline %s: %s %s", name, error.message, error.hint, extra=told)
+        log.error("pipeline %s: %s", name, error.in_line, extra=told)
         if isinstance(error, CudaError) and error.fatal:
             self._fatal = error
 
