@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 RUNTIME = "runtime"
+START_IT = "Start it: sudo systemctl start edgetrt-runtime; without systemd: edgetrt up."
+"""What a person can do when no runtime runs."""
 _START_S = 120.0
 """How long a runtime that did not run may take to come up and load its networks."""
 _LOOK_S = 0.5
@@ -158,7 +160,7 @@ class UnitEngines:
         try:
             self._units.restart(RUNTIME)
         except EdgetrtError as error:
-            _log.warning("the runtime cannot be started from here: %s", error.message)
+            _log.warning("no runtime answers; one is waited for: %s", error.in_line)
         begun = time.monotonic()
         while time.monotonic() - begun < self._start_s and not self._stopping():
             self._sleep(_LOOK_S)
@@ -191,6 +193,12 @@ def _died(release: Release, digest: str, reason: str) -> UpdateError:
 
 
 def _refused(release: Release, answer: Answer) -> UpdateError:
+    if answer.state == "installed":
+        return UpdateError(
+            f"{release.name} {release.version}: no runtime runs here, and none came up",
+            f"{START_IT} Then assign the release again.",
+            "runtime",
+        )
     return UpdateError(
         f"{release.name} {release.version}: the runtime did not take it: {answer.detail}",
         "See `journalctl -u edgetrt-runtime`.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from pathlib import Path
 
 import msgspec
@@ -12,6 +13,8 @@ from edgetrt.wire import HealthMessage, UpdateReport
 
 _log = logging.getLogger(__name__)
 FILE = "status.json"
+UP_FOLDER = "edgetrt-up-"
+"""How the folder of an `edgetrt up` begins, where temporary files are."""
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,13 +57,21 @@ def read(folder: Path) -> Status:
         TransportError: there is no file, or it cannot be read.
     """
     path = folder / FILE
-    hint = "Is the agent running? Start it (`edgetrt up`), or name its folder with --run-dir."
     try:
         return msgspec.json.decode(path.read_bytes(), type=Status)
     except FileNotFoundError:
-        raise TransportError(f"{path}: no agent has written its status there", hint) from None
+        raise TransportError(f"{path}: no agent has written its status there", _hint()) from None
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise TransportError(f"{path}: cannot be read: {error}", hint) from error
+        raise TransportError(f"{path}: cannot be read: {error}", _hint()) from error
+
+
+def _hint() -> str:
+    """Where an agent writes; one of `edgetrt up` does so in a folder that is made at each start."""
+    found = sorted(Path(tempfile.gettempdir()).glob(f"{UP_FOLDER}*/{FILE}"))
+    if not found:
+        return "Is the agent running? Start it (`edgetrt up`), or name its folder with --run-dir."
+    folders = ", ".join(str(path.parent) for path in found)
+    return f"`edgetrt up` runs one: edgetrt status --run-dir {folders}"
 
 
 def silent_s(status: Status, now_ns: int, boot: str) -> float | None:

@@ -110,7 +110,9 @@ class ChildWorkers:
         Raises:
             EdgetrtError: always.
         """
-        raise EdgetrtError(f"unit {unit!r}: whoever started it has to")
+        from edgetrt.agent.engines import START_IT
+
+        raise EdgetrtError(f"the agent cannot start the {unit} on this machine", START_IT)
 
     def stop(self, unit: str) -> object:
         """End a build; no effect when it does not run."""

@@ -22,14 +22,18 @@ def up(
 ) -> None:
     """Run agent and runtime here until Ctrl-C, or until every pipeline has come to its end."""
     from edgetrt import app
+    from edgetrt.agent.status import UP_FOLDER
     from edgetrt.children import Children, how_it_ended
     from edgetrt.cli.output import err
 
     device = app.written(config)  # a mistake is told once, not by two children
     ends = FINAL if device.update is None else {**FINAL, "runtime": (78,)}
-    err.print("agent and runtime are starting; Ctrl-C ends both", style="dim")
     stop = app.stop_on_signals()
-    with tempfile.TemporaryDirectory(prefix="edgetrt-") as sockets:
+    with tempfile.TemporaryDirectory(prefix=UP_FOLDER) as sockets:
+        told = (
+            f"agent and runtime are starting; Ctrl-C ends both; edgetrt status --run-dir {sockets}"
+        )
+        err.print(told, style="dim", soft_wrap=True, highlight=False)
         options = ["--config", str(config), "--run-dir", sockets]
         children = Children({"agent": ["agent", *options], "runtime": ["runtime", *options]})
         try:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
+from edgetrt.cli import update_report as told
 from edgetrt.cli.output import err, out, print_json
 from edgetrt.cli.runtime import DEFAULT_CONFIG
 from edgetrt.cli.update_build import build
@@ -28,6 +29,8 @@ app.command("take-back", hidden=True)(take_back)
 
 _TAKEN_S, _LOOK_S = 60.0, 0.2
 """How long an import waits for the agent to take it, and how often it looks."""
+_HEARD_S = 5.0
+"""How long a person's wish waits for an agent that runs."""
 
 FolderOption = Annotated[
     Path | None, typer.Option("--folder", help="Folder of updates; default: this device's.")
@@ -75,15 +78,15 @@ def status(folder: FolderOption = None, json: JsonOption = False) -> None:
     where = _folder(folder)
     memory, serving, held = _memory(where), _serving(where), porch.held(where)
     if json:
-        told = {"serving": serving, "previous": memory.previous, "update": memory.record}
-        print_json({**told, "held": held})
+        found = {"serving": serving, "previous": memory.previous, "update": memory.record}
+        print_json({**found, "held": held})
         return
-    out.print(f"serves: {_name(memory, serving)}", highlight=False)
+    out.print(f"serves: {told.name(memory, serving)}", highlight=False)
     if memory.previous:
-        out.print(f"before: {_name(memory, memory.previous)}", highlight=False)
+        out.print(f"before: {told.name(memory, memory.previous)}", highlight=False)
     if memory.record is not None:
-        out.print(f"update: {escape(_line(memory.record))}", soft_wrap=True, highlight=False)
-    _print_held(held)
+        out.print(f"update: {escape(told.line(memory.record))}", soft_wrap=True, highlight=False)
+    told.print_held(held)
 
 
 @app.command("show")
@@ -103,9 +106,9 @@ def show(
         return
     if not records and not held:
         out.print("No update was ever asked for.")
-    _print_held(held)
+    told.print_held(held)
     for record in records:
-        _print(record)
+        told.print_record(record)
 
 
 @app.command("import")
@@ -128,7 +131,7 @@ def import_(
     elif record is None:
         out.print("Handed to the agent, which is busy; see `edgetrt update status`.")
     else:
-        out.print(_line(record), soft_wrap=True, highlight=False)
+        out.print(told.line(record), soft_wrap=True, highlight=False)
     if record and record.code and record.code.value not in ("SUCCEEDED", "ROLLED_BACK"):
         raise UpdateError(f"{bundle}: {record.detail}", record.hint, record.reason)
 
@@ -294,7 +297,10 @@ def _stage(local: Local) -> Record:
 
 
 def _ask(folder: Path, request: Request, json: bool) -> None:
-    """Leave the wish; do it here when nobody is at work and it needs no engines."""
+    """Leave the wish; do it here when nobody is at work and it needs no engines.
+
+    An agent that runs takes it at its next look, unless a step of another update keeps it.
+    """
     from edgetrt.update import durable
     from edgetrt.update.machine import Machine, Ports
     from edgetrt.update.record import FileStore, alone
@@ -307,12 +313,20 @@ def _ask(folder: Path, request: Request, json: bool) -> None:
             ports = Ports("", _nobody, time.time)
             with durable.as_owner(folder):
                 Machine(FileStore(folder), {}, requests, ports).obey()
+    begun = time.monotonic()
+    while not mine and requests.any() and time.monotonic() - begun < _HEARD_S:
+        time.sleep(_LOOK_S)
+    taken = requests.pending() is None
     if json:
-        print_json({"asked": request.what, "done": requests.pending() is None})
-    elif requests.pending() is None:
-        out.print("Done.")
+        print_json({"asked": request.what, "done": taken})
+    elif taken:
+        out.print("Done." if mine else "The agent has begun with it; see `edgetrt update status`.")
+    elif mine:
+        out.print(
+            "Asked for; no agent works on updates now, the next one that does begins with it."
+        )
     else:
-        out.print("Asked for; the agent does it as soon as it runs.")
+        out.print("Asked for; the agent is busy, and does it next. See `edgetrt update status`.")
 
 
 def _nobody(*_: object) -> Any:
@@ -322,45 +336,3 @@ def _nobody(*_: object) -> Any:
 def _progress(here: int, whole: int) -> None:
     if here == whole:
         err.print(f"{whole / 1e6:.1f} MB read and verified")
-
-
-def _name(memory: Memory, digest: str) -> str:
-    from edgetrt.update.transition import of
-
-    if not digest:
-        return "no release"
-    record = of(memory, digest)
-    return f"{record.target} ({digest[:12]})" if record else digest[:12]
-
-
-def _line(record: Record) -> str:
-    what = record.target or f"sha256 {record.digest[:12]}"
-    at = record.code.value if record.code else record.state.value
-    why = record.detail if record.code else record.held
-    return f"{what}, generation {record.generation}: {at}{f' – {why}' if why else ''}"
-
-
-def _print_held(why: str) -> None:
-    if why:
-        out.print(f"held:   {escape(why)}", soft_wrap=True, highlight=False)
-
-
-def _print(record: Record) -> None:
-    begun = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.begun_at))
-    out.print(f"[bold]{escape(_line(record))}[/bold]", soft_wrap=True, highlight=False)
-    out.print(f"  asked for {begun}, in {record.state.value}, stored {record.stores} times")
-    if record.reason:
-        out.print(f"  reason: {record.reason}", highlight=False)
-    if record.hint:
-        out.print(f"  hint: {escape(record.hint)}", soft_wrap=True, highlight=False)
-    for name, known in record.before.items():
-        p99 = "" if known.p99_ms is None else f", p99 {known.p99_ms:g} ms"
-        out.print(f"  before: {name} {known.fps:g} Hz{p99}", highlight=False)
-    if record.verdict is None:
-        return
-    for check in record.verdict.checks:
-        sign = "[green]ok[/green]" if check.ok else "[red]no[/red]"
-        told = escape(f"{check.name}: {check.value}, limit {check.limit}")
-        out.print(f"  {sign} {told}", highlight=False)
-    for line in record.verdict.log:
-        out.print(f"  | {escape(line)}", soft_wrap=True, highlight=False)

@@ -14,8 +14,9 @@ pytest.importorskip("tuf", reason="the extra `update` is not installed")
 
 from edgetrt import wire
 from edgetrt.agent.engines import UnitEngines
+from edgetrt.app.updates import ChildWorkers
 from edgetrt.asking import Answer, look_again
-from edgetrt.errors import EdgetrtError, UpdateError
+from edgetrt.errors import UpdateError
 from edgetrt.link import Receiver, Sender
 from edgetrt.update import built
 from edgetrt.update.built import Built, BuiltPipeline, Failure
@@ -242,22 +243,26 @@ def test_a_runtime_that_refuses_says_why(bench: Bench) -> None:
 def test_a_runtime_that_does_not_run_is_started(bench: Bench) -> None:
     built.write(bench.root, made())
 
-    with pytest.raises(UpdateError, match="did not take it"):
+    with pytest.raises(UpdateError, match="no runtime runs here") as told:
         bench.engines.activate(bench.release, RELEASE)
+    assert "edgetrt up" in told.value.hint
     bench.engines.restore(bench.release)
 
     assert bench.units.asked == ["restart runtime", "restart runtime"]
 
 
-def test_who_cannot_start_it_waits_for_who_does(tmp_path: Path) -> None:
+def test_who_cannot_start_it_waits_for_who_does(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     def refuse() -> None:
-        raise EdgetrtError("whoever started it has to")
+        ChildWorkers().restart("runtime")
 
     bench = Bench(tmp_path)
     bench.units.restarting = refuse
     bench.engines.restore(None)
 
     assert bench.units.asked == ["restart runtime"]
+    assert "cannot start the runtime on this machine. Start it: " in caplog.text
 
 
 def test_nothing_is_waited_for_when_the_agent_stops(tmp_path: Path) -> None:

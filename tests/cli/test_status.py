@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from edgetrt.agent import status
 from edgetrt.agent.identity import boot_id
@@ -88,8 +89,13 @@ def test_an_agent_that_fell_silent_is_not_believed(tmp_path: Path) -> None:
     assert edgetrt("status", "--run-dir", tmp_path, "--json").json()["silent_s"] > 3 * 3600
 
 
-def test_without_an_agent_it_says_so(tmp_path: Path) -> None:
+def test_without_an_agent_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     done = edgetrt("status", "--run-dir", tmp_path)
     assert done.code == 69
     assert "no agent" in done.err
     assert "edgetrt up" in done.err
+    up = tmp_path / "edgetrt-up-x"
+    up.mkdir()
+    write(up)
+    assert f"edgetrt status --run-dir {up}" in edgetrt("status", "--run-dir", tmp_path).err
