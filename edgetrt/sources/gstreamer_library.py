@@ -6,6 +6,8 @@ The only module that imports them. Domains and codes: https://gstreamer.freedesk
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import warnings
 from functools import lru_cache
 from typing import Any
@@ -40,9 +42,21 @@ _HINTS = {
 }
 
 
+def _keep_unwinder() -> None:
+    """Let C++ exceptions of other libraries be caught as before, once GStreamer's plug-ins are loaded.
+
+    Debian's GStreamer brings libunwind into the process for everybody, whose `_Unwind_*` functions then
+    take the place of the C++ runtime's own for libraries that come later: OpenVINO aborts at its first
+    exception. Whoever is there first is taken.
+    """
+    with contextlib.suppress(OSError):
+        ctypes.CDLL("libgcc_s.so.1", ctypes.RTLD_GLOBAL)
+
+
 @lru_cache(maxsize=1)
 def _modules() -> tuple[Any, Any, Any]:
     """Load and start GStreamer: its core, its video module and GLib."""
+    _keep_unwinder()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ImportWarning)  # of how PyGObject imports

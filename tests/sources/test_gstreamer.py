@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +21,7 @@ from edgetrt.sources import uri
 from edgetrt.sources.gstreamer import CsiSource, GStreamerSource, V4l2Source
 from edgetrt.sources.gstreamer_library import gst
 from edgetrt.types import Frame, TensorSpec
+from tests.cli.command import ROOT
 
 try:
     gst()
@@ -242,3 +245,26 @@ def test_after_close_the_stream_has_ended() -> None:
     source.close()
     with pytest.raises(EndOfStream):
         source.read(timeout_s=5.0)
+
+
+AFTER_A_CAMERA = """
+import sys
+from pathlib import Path
+from edgetrt.sources.gstreamer import GStreamerSource
+from edgetrt.backends.openvino import OpenVinoBackend
+
+camera = GStreamerSource("videotestsrc ! video/x-raw,format=RGB,width=64,height=48 ! appsink")
+assert camera.read(20.0) is not None
+camera.close()
+OpenVinoBackend().load(Path(sys.argv[1])).close()
+"""
+
+
+def test_a_network_is_loaded_after_a_camera_was_opened() -> None:
+    pytest.importorskip("openvino")
+    model = ROOT / "engines/person/person.onnx"
+    command = [sys.executable, "-c", AFTER_A_CAMERA, str(model)]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
