@@ -4,7 +4,6 @@ import threading
 
 import pytest
 
-from edgetrt.clock import SystemClock
 from edgetrt.errors import ConfigError
 from edgetrt.runtime.supervisor import unfit
 
