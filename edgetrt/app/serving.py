@@ -106,12 +106,16 @@ def pipelines_of(device: DeviceConfig, path: Path) -> dict[str, Serving]:
 def pipeline_files(device: DeviceConfig, path: Path) -> list[Path]:
     """Every pipeline file that a device config names, folders in order of name.
 
+    The folder that is looked for without being named may be missing: a release brings pipelines, too.
+
     Raises:
         ConfigError: a named file or folder is not there.
     """
     found: list[Path] = []
     for entry in device.pipelines:
         file = document.beside(path, entry)
+        if not file.exists() and device.pipelines == DeviceConfig().pipelines:
+            continue
         if not file.exists():
             raise ConfigError(
                 f"{path}: pipelines: {file} does not exist", "Make it, or fix the path."

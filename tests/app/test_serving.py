@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgetrt import app, wire
-from edgetrt.app.serving import Serving, compose
+from edgetrt.app.serving import Serving, compose, pipelines_of
 from edgetrt.asking import look_again
 from edgetrt.config import DeviceConfig, PipelineConfig
 from edgetrt.deploy import release_build
 from edgetrt.deploy.rehearsal import try_out
 from edgetrt.engine.active import Deployed, Record
-from edgetrt.errors import UpdateError
+from edgetrt.errors import ConfigError, UpdateError
 from edgetrt.link import Receiver
 from edgetrt.update import built
 from edgetrt.update.layout import Layout
@@ -198,3 +198,10 @@ def test_a_running_runtime_follows_the_link_and_a_restarted_one_begins_with_it(
     assert frames == sorted(frames)
     with Receiver(tmp_path / "run" / "agent.sock") as inbox, runtime(tmp_path):
         result_of(inbox, second)
+
+
+def test_the_folder_of_pipelines_may_be_missing_unless_it_was_named(tmp_path: Path) -> None:
+    path = tmp_path / "agent.yaml"
+    assert pipelines_of(DeviceConfig(), path) == {}
+    with pytest.raises(ConfigError, match=r"my\.d does not exist"):
+        pipelines_of(DeviceConfig(pipelines=("my.d",)), path)
