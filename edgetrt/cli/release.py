@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from edgetrt.cli.assign import HERE, Folder, assign, bundle
-from edgetrt.cli.output import out, print_json
+from edgetrt.cli.output import err, out, print_json
 from edgetrt.cli.serve import serve
 from edgetrt.errors import ConfigError, TrustError
 
@@ -74,9 +75,14 @@ def add(
     json: JsonOption = False,
 ) -> None:
     """Pack a release and stage the metadata that names it, for `sign` and `publish`."""
+    from edgetrt.update import archive
+
     target = _open(repository).add(release)
+    vain = archive.vain_bounds(release)
+    for bound in vain:
+        err.print(f"[yellow]warning:[/] {escape(bound)}", soft_wrap=True, highlight=False)
     if json:
-        print_json({"target": target})
+        print_json({"target": target, "warnings": vain})
     else:
         out.print(f"{target} is staged; sign it and publish it.")
 
@@ -113,6 +119,8 @@ def sign(
     repo = _open(repository)
     before, after = repo.staged(), repo.sign(signers)
     _tell(after, json)
+    if not after and not json:
+        out.print("Nothing is staged: there is nothing to sign.")
     lacking = [state for state in after if state.missing]
     if lacking and [state.signed for state in before] == [state.signed for state in after]:
         wanted = ", ".join(keyid[:12] for state in lacking for keyid in state.missing)

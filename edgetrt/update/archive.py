@@ -6,11 +6,13 @@ weights hardly shrink, and what is not decompressed cannot explode.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import tarfile
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qs
 
 import msgspec
 
@@ -53,6 +55,35 @@ def plan(path: Path) -> Release:
         pipelines=parts,
         files={name: _stored(folder / name) for name in sorted(names)},
     )
+
+
+def vain_bounds(path: Path) -> list[str]:
+    """Lower bounds of a `release.yaml` that its own pipelines never reach, each in words.
+
+    A pipeline that is paced gives no more frames than that, and then a low rate is no fault of the
+    network: such a bound can neither be met nor fail.
+
+    Raises:
+        ConfigError: as `plan`.
+    """
+    found = []
+    for part in document.load(path, ReleaseConfig).pipelines:
+        pipeline = document.load(path.parent / part.pipeline, PipelineConfig)
+        rates_hz = [rate for rate in (pipeline.rate_hz, _rate_of(pipeline.source)) if rate]
+        least = part.bands.fps_min
+        if least is not None and rates_hz and least > min(rates_hz):
+            found.append(
+                f"{part.pipeline}: rate_hz {min(rates_hz):g}, and bands.fps_min is {least:g}:"
+                " it can neither be met nor fail"
+            )
+    return found
+
+
+def _rate_of(source: str) -> float | None:
+    """The `rate_hz` of a source's URI, when it has one."""
+    with contextlib.suppress(ValueError, KeyError):
+        return float(parse_qs(source.partition("?")[2])["rate_hz"][0])
+    return None
 
 
 def pack(folder: Path, release: Release, to: IO[bytes]) -> None:
