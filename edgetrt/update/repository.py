@@ -116,6 +116,8 @@ class Repository:
     ) -> None:
         """Stage other keys for a role; `remove` takes key ids or their beginnings.
 
+        With other keys for targets that role is staged as well: what the old ones signed would not hold.
+
         Raises:
             ConfigError: no such key, or fewer keys than must sign.
         """
@@ -134,6 +136,8 @@ class Repository:
         have = root.signed.roles[role]
         have.threshold = roles.threshold(role, {role: threshold or have.threshold}, have.keyids)
         self._stage("root", root)
+        if role == "targets":
+            self._stage("targets", self._edit("targets", Targets))
 
     def sign(
         self, signers: Iterable[Signer], wanted: Iterable[str] = roles.OFFLINE
@@ -172,12 +176,13 @@ class Repository:
         Raises:
             TrustError: signatures are missing, or the online keys are.
         """
-        for role in roles.OFFLINE:
-            staged = self._staged_role(role)
-            if staged is not None:
-                self._demand(role, staged)
-                self._write(self.metadata / f"{staged.signed.version}.{role}.json", staged)
-                (self._staged / f"{role}.json").unlink()
+        found = ((role, self._staged_role(role)) for role in roles.OFFLINE)
+        ready = [(role, staged) for role, staged in found if staged is not None]
+        for role, staged in ready:
+            self._demand(role, staged)
+        for role, staged in ready:
+            self._write(self.metadata / f"{staged.signed.version}.{role}.json", staged)
+            (self._staged / f"{role}.json").unlink()
         root, targets = self.load("root"), self.load("targets")
         snapshot = self._renewed("snapshot", Snapshot)
         snapshot.signed.meta["targets.json"] = roles.meta(targets)

@@ -15,6 +15,7 @@ from tuf.api.metadata import Metadata
 
 from edgetrt.errors import ConfigError, TrustError, UpdateError
 from edgetrt.update import keys
+from edgetrt.update.audit import audit
 from edgetrt.update.clock import BUILT
 from edgetrt.update.desired import KEYS_TARGET
 from edgetrt.update.origin import Origin
@@ -279,13 +280,29 @@ def test_rotated_root_and_online_keys_are_followed(world: World) -> None:
     assert device.settle().code is Code.SUCCEEDED
 
 
+def test_a_repository_verifies_right_after_its_targets_key_was_replaced(world: World) -> None:
+    site = world.site
+    old = keys.public(site.keys / "targets-0.pem")
+    site.repository.rotate("targets", [keys.make(site.keys, "targets-new")], [old.keyid])
+    old_signers = {k: v for k, v in keys.folder_signers(site.keys).items() if k == old.keyid}
+    roots = [keys.signer(str(path)) for path in site.keys.glob("root-*.pem")]
+    site.repository.sign([*roots, *old_signers.values()])
+    with pytest.raises(TrustError):
+        site.repository.publish(keys.folder_signers(site.keys))
+    assert audit(site.repository.folder / "public", site.repository.first_root())
+
+    site.publish()
+    assert audit(site.repository.folder / "public", site.repository.first_root())
+
+
 def test_one_root_key_alone_rotates_nothing(world: World) -> None:
     site = world.site
     stolen = keys.signer(str(site.keys / "root-0.pem"))
     site.repository.rotate("targets", [keys.make(site.keys / "thief", "targets")], [])
 
-    (state,) = site.repository.sign([stolen])
+    state, targets = site.repository.sign([stolen])
 
+    assert (targets.role, targets.signed) == ("targets", 0)
     assert (state.signed, state.threshold, len(state.missing)) == (1, 2, 2)
     with pytest.raises(TrustError) as refused:
         site.repository.publish(keys.folder_signers(site.keys))
