@@ -93,6 +93,7 @@ def ask(
         MessageError: the answer is none.
         TransportError: none runs, or there is no way to be answered.
     """
+    _sweep(runtime.parent)
     reply = reply_name()
     deadline = time.monotonic() + timeout_s
     asked: tuple[int, int] | None = None
@@ -107,6 +108,18 @@ def ask(
             if answer is not None:
                 return wire.decode_link(answer)
     return None
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the sockets of askers that were killed while they waited."""
+    for left in folder.glob("ask-*-*.sock"):
+        asker = left.name.split("-")[1]
+        try:
+            os.kill(int(asker), 0)
+        except ProcessLookupError:
+            left.unlink(missing_ok=True)
+        except (ValueError, OSError):  # not of that form; or it lives, and is another user's
+            continue
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -42,6 +45,21 @@ def test_where_nothing_runs_nothing_is_waited_for(tmp_path: Path) -> None:
     assert look_again(path).state == "installed"
     assert look_again(tmp_path / "no" / "runtime.sock").state == "installed"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_sockets_of_askers_that_were_killed_are_swept(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    dead = tmp_path / f"ask-{done.stdout.strip()}-0.sock"
+    alive, foreign = tmp_path / f"ask-{os.getppid()}-3.sock", tmp_path / "ask-me-too.sock"
+    for file in (dead, alive, foreign):
+        file.touch()
+    look_again(tmp_path / "runtime.sock")
+    assert sorted(tmp_path.iterdir()) == sorted([alive, foreign])
 
 
 @pytest.mark.parametrize(
