@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import time
 from collections.abc import Iterator, Mapping
@@ -94,6 +95,8 @@ class Decoder:
                 damaged += 1
                 self.corrupt += 1
             except (av.FFmpegError, OSError) as error:
+                if getattr(error, "errno", None) == errno.EINTR:
+                    return  # a signal came while a pipe was waited for: whoever sent it wants the end
                 raise SourceLostError(f"{self.name}: lost: {reason(error)}") from error
             else:
                 return

@@ -11,7 +11,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
+import select
 import threading
 import time
 from pathlib import Path
@@ -36,6 +39,7 @@ log = logging.getLogger(__name__)
 class VideoFileSource:
     """Every frame of a video file, in order, of whatever size each has.
 
+    A named pipe is opened at the first read, once somebody writes to it: `read` gives None until then.
     Damaged packets are skipped and counted in `corrupt`. After `close`, `read` raises EndOfStream.
 
     Args:
@@ -62,11 +66,12 @@ class VideoFileSource:
         self._reading = threading.Lock()
         self._corrupt = 0
         self._seq = 0
-        self._begin()
-        self._file_hz = self._decoder.rate_hz
-        pace_hz = rate_hz or ((self._file_hz or 30.0) if realtime else None)
-        self._frame_hz = pace_hz or self._file_hz
-        self._pace = Pace(pace_hz, self._closed) if pace_hz else None
+        self._rate_hz, self._realtime = rate_hz, realtime
+        self._decoder: Decoder | None = None
+        self._pipe = NamedPipe(self._path) if self._path.is_fifo() else None
+        if self._pipe is None:
+            self._begin()
+        self._keep_time()
 
     @property
     def live(self) -> bool:
@@ -81,7 +86,7 @@ class VideoFileSource:
     @property
     def corrupt(self) -> int:
         """Packets and pictures that were damaged and skipped."""
-        return self._corrupt + self._decoder.corrupt
+        return self._corrupt + (self._decoder.corrupt if self._decoder else 0)
 
     @property
     def rate_hz(self) -> float | None:
@@ -89,7 +94,9 @@ class VideoFileSource:
         return self._file_hz
 
     def read(self, timeout_s: float) -> Frame | None:
-        """Return the next frame; None only when keeping time and none is due within `timeout_s`."""
+        """Return the next frame; None when keeping time and none is due, or nobody writes to the pipe yet."""
+        if self._decoder is None and not self._written(timeout_s):
+            return None
         if self._pace is not None and not self._pace.wait(timeout_s):
             if self._closed.is_set():
                 raise EndOfStream
@@ -108,9 +115,41 @@ class VideoFileSource:
             if not self._closed.is_set() and self.corrupt:
                 log.warning("%s: %d damaged packets were skipped", self._path, self.corrupt)
             self._closed.set()
-            self._decoder.close()
+            if self._decoder is not None:
+                self._decoder.close()
+            if self._pipe is not None:
+                self._pipe.close()
+
+    def _written(self, timeout_s: float) -> bool:
+        """Wait for somebody to write to the named pipe, and open it then.
+
+        Raises:
+            EndOfStream: it was closed meanwhile.
+        """
+        if self._closed.is_set():
+            raise EndOfStream
+        assert self._pipe is not None  # noqa: S101 - files are opened at once
+        if not self._pipe.wait(timeout_s):
+            return False
+        with self._reading:
+            try:
+                self._begin()
+            except SourceError as error:
+                if getattr(error.__cause__, "errno", None) == errno.EINTR:
+                    raise EndOfStream from error  # a signal: whoever sent it wants the end
+                raise
+            self._keep_time()
+            self._pipe.close()
+        return True
+
+    def _keep_time(self) -> None:
+        self._file_hz = self._decoder.rate_hz if self._decoder is not None else None
+        pace_hz = self._rate_hz or ((self._file_hz or 30.0) if self._realtime else None)
+        self._frame_hz = pace_hz or self._file_hz
+        self._pace = Pace(pace_hz, self._closed) if pace_hz else None
 
     def _next(self) -> NDArray[np.uint8]:
+        assert self._decoder is not None  # noqa: S101 - it was begun
         data = next(self._frames, None)
         if data is not None:
             return data
@@ -129,6 +168,46 @@ class VideoFileSource:
     def _begin(self) -> None:
         self._decoder = open_file(self._path)
         self._frames: Iterator[NDArray[np.uint8]] = self._decoder.frames()
+
+
+class NamedPipe:
+    """A named pipe that is watched until somebody writes to it; nothing is read from it.
+
+    Args:
+        path: where it is.
+
+    Raises:
+        SourceError: it may not be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = self._open()
+        log.warning("%s: a named pipe: waiting for somebody to write to it", path)
+
+    def wait(self, timeout_s: float) -> bool:
+        """Whether there is something to read."""
+        poll = select.poll()
+        poll.register(self._file, select.POLLIN)
+        events = sum(found for _, found in poll.poll(timeout_s * 1e3))
+        if events & select.POLLHUP and not events & select.POLLIN:  # somebody came, and left again
+            self.close()
+            self._file = self._open()
+        return bool(events & select.POLLIN)
+
+    def _open(self) -> int:
+        try:
+            return os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            raise SourceError(
+                f"{self._path}: cannot be opened: {error.strerror}", "Check the rights."
+            ) from error
+
+    def close(self) -> None:
+        """Leave it to who reads it; may be called twice."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
 
 
 def open_file(path: Path) -> Decoder:

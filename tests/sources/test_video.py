@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
 import struct
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -196,3 +198,34 @@ def test_a_video_without_one_whole_picture_is_an_error(tmp_path: Path, loop: boo
         source.read(1.0)
     assert source.corrupt > 0
     source.close()
+
+
+def test_a_named_pipe_is_waited_for_and_read_once_somebody_writes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    video, pipe = make_video(tmp_path / "a.avi", 4, codec="mjpeg"), tmp_path / "pipe"
+    os.mkfifo(pipe)
+    source = VideoFileSource(pipe)
+    assert source.read(0.01) is None
+    assert source.rate_hz is None
+    os.close(os.open(pipe, os.O_WRONLY))
+    assert source.read(0.01) is None, "somebody who writes nothing is not waited on for ever"
+    assert [record.message for record in caplog.records] == [
+        f"{pipe}: a named pipe: waiting for somebody to write to it"
+    ]
+
+    writer = threading.Thread(target=lambda: pipe.write_bytes(video.read_bytes()))
+    writer.start()
+    while (first := source.read(1.0)) is None:
+        pass
+    assert [first.seq, *(frame.seq for frame in read_all(source))] == [0, 1, 2, 3]
+    writer.join()
+
+
+def test_a_named_pipe_that_nobody_writes_to_can_be_closed(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    source = VideoFileSource(tmp_path / "pipe")
+    source.close()
+    source.close()
+    with pytest.raises(EndOfStream):
+        source.read(0.01)
