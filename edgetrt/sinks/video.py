@@ -81,7 +81,7 @@ class VideoSink:
 
     @property
     def lost(self) -> int:
-        """Results that came to nothing because the encoder or the disk failed; those inside the encoder are not told."""
+        """Results that failed with the encoder or the disk; those it had inside are not among them."""
         return self._refused + self._failed
 
     def put(self, result: Result) -> bool:
