@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgetrt import document
+from edgetrt import document, wire
 from edgetrt.app.networks import active, open_deployed, open_network
 from edgetrt.clock import SystemClock
 from edgetrt.errors import ConfigError, SinkError
@@ -162,11 +163,17 @@ def _open_sink(text: str, *, live: bool) -> Sink:
         from edgetrt.sinks.image import ImageSink
 
         return ImageSink(Path(rest))
-    from edgetrt import wire
     from edgetrt.sinks.jsonl import JsonlSink
 
-    encode = lambda result: wire.encode(wire.result_message(result))  # noqa: E731
+    rest, most = _values_asked(rest)
+    encode = lambda result: wire.encode(wire.result_message(result, 0, most))  # noqa: E731
     return JsonlSink(None if text == STDOUT else Path(rest), encode)
+
+
+def _values_asked(rest: str) -> tuple[str, int]:
+    """A file without its `?values=N`, and N: tensors of more values are told by their shape alone."""
+    asked = re.fullmatch(r"(.+)\?values=([0-9]{1,9})", rest, re.DOTALL)
+    return (asked[1], int(asked[2])) if asked else (rest, wire.MAX_RAW_VALUES)
 
 
 def supervisor(

@@ -26,8 +26,13 @@ MAX_RAW_VALUES = 4096
 """A raw tensor with more elements than this is described by its shape alone."""
 
 
-def result_message(result: Result, unsent: int = 0) -> FrameResult:
-    """Turn a result into JSON-ready values: boxes to 0.1 pixel, scores to 4 digits."""
+def result_message(
+    result: Result, unsent: int = 0, most_values: int = MAX_RAW_VALUES
+) -> FrameResult:
+    """Turn a result into JSON-ready values: boxes to 0.1 pixel, scores to 4 digits.
+
+    A raw tensor of more than `most_values` is told without its values.
+    """
     frame, output = result.frame, result.output
     return FrameResult(
         pipeline=result.pipeline,
@@ -37,7 +42,7 @@ def result_message(result: Result, unsent: int = 0) -> FrameResult:
         engine=result.engine,
         latency_ms=round(result.latency_ns * 1e-6, 3),
         objects=_objects(output, result.labels) if isinstance(output, Detections) else None,
-        tensors=_tensors(output) if isinstance(output, RawOutput) else None,
+        tensors=_tensors(output, most_values) if isinstance(output, RawOutput) else None,
         dropped=result.dropped,
         unsent=unsent,
     )
@@ -107,12 +112,12 @@ def _objects(found: Detections, labels: tuple[str, ...]) -> tuple[Box, ...]:
     )
 
 
-def _tensors(output: RawOutput) -> dict[str, Tensor]:
+def _tensors(output: RawOutput, most_values: int) -> dict[str, Tensor]:
     return {
         name: Tensor(
             shape=tensor.shape,
             dtype=str(tensor.dtype),
-            data=None if tensor.size > MAX_RAW_VALUES else _values(tensor.ravel().tolist()),
+            data=None if tensor.size > most_values else _values(tensor.ravel().tolist()),
         )
         for name, tensor in output.tensors.items()
     }

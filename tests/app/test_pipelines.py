@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import json
 import re
 import threading
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edgetrt import app
@@ -14,7 +17,9 @@ from edgetrt.errors import ConfigError, ModelError, SinkError
 from edgetrt.runtime.crew import Crew
 from edgetrt.sinks.jsonl import JsonlSink
 from edgetrt.sources import uri as uris
+from edgetrt.types import RawOutput
 from tests.runtime.test_service import wait_for
+from tests.sinks.results import make_result
 
 
 def test_a_sink_is_written_with_its_whole_path() -> None:
@@ -41,6 +46,19 @@ def test_sinks_open_by_their_scheme(tmp_path: Path) -> None:
     assert isinstance(sink, JsonlSink)
     sink.close()
     assert (tmp_path / "new" / "a.jsonl").exists()
+
+
+def test_a_file_takes_larger_tensors_when_it_is_asked_to(tmp_path: Path) -> None:
+    tensors = {"small": np.zeros(4), "large": np.zeros(5000)}
+    result = replace(make_result(0), output=RawOutput(tensors))
+    for name in ("a.jsonl", "a.jsonl?values=5000"):
+        (sink,) = open_sinks([f"jsonl:{name}"], tmp_path, live=False)
+        assert sink.put(result)
+        sink.close()
+    plain, whole = map(json.loads, (tmp_path / "a.jsonl").read_text().splitlines())
+    assert plain["tensors"]["large"].get("data") is None
+    assert len(plain["tensors"]["small"]["data"]) == 4
+    assert len(whole["tensors"]["large"]["data"]) == 5000
 
 
 @pytest.mark.parametrize(
