@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+import msgspec
 import pytest
+import yaml
 
 from edgetrt import document
-from edgetrt.config import DeviceConfig, PipelineConfig
+from edgetrt.config import (
+    AccuracyConfig,
+    DeviceConfig,
+    PipelineConfig,
+    PreprocessConfig,
+    RecipeConfig,
+    TaskConfig,
+)
 from edgetrt.engine import recipe as recipes
 from edgetrt.errors import ConfigError
 from edgetrt.sources import uri
@@ -54,3 +64,40 @@ def test_a_slip_in_an_example_names_file_line_and_key(tmp_path: Path) -> None:
 
     assert caught.value.message.startswith(f"{copy}:{line}: publish.heath_s: ")
     assert "`health_s`" in caught.value.hint
+
+
+PAGE = ROOT / "docs/recipes.md"
+SECTIONS = {
+    "## Recipe": RecipeConfig,
+    "### `task`": TaskConfig,
+    "### `preprocess`": PreprocessConfig,
+    "### `accuracy`": AccuracyConfig,
+    "## Pipeline file": PipelineConfig,
+}
+
+
+@pytest.mark.parametrize(("heading", "kind"), SECTIONS.items(), ids=str)
+def test_every_key_is_on_its_page_with_an_example_that_is_taken(
+    heading: str, kind: type[msgspec.Struct]
+) -> None:
+    text = PAGE.read_text(encoding="utf-8").partition(f"\n{heading}\n")[2]
+    section = re.split(r"\n##", text)[0]
+    rows = [
+        line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| `")
+    ]
+    shown = {row[0].strip("`"): row[-1].strip("` |") for row in rows}
+
+    assert set(shown) == {field.encode_name for field in msgspec.structs.fields(kind)}
+    needed = {f.encode_name for f in msgspec.structs.fields(kind) if f.required}
+    for key, example in shown.items():
+        written = yaml.safe_load(example)
+        assert set(written) == {key}
+        msgspec.convert({**dict.fromkeys(needed, "a"), **written}, kind)
+
+
+def test_every_recipe_on_the_page_is_one(tmp_path: Path) -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) == 3
+    for block in blocks:
+        (tmp_path / "recipe.yaml").write_text(block, encoding="utf-8")
+        assert recipes.read(tmp_path / "recipe.yaml").config.model.endswith(".onnx")
