@@ -24,7 +24,7 @@ from edgetrt.app.pipelines import (
 from edgetrt.app.places import RUNTIME_SOCKET, cache_dir, run_dir, state_dir
 from edgetrt.app.processes import broker_of, demands, job, run_agent, run_runtime, stop_on_signals
 from edgetrt.app.remembered import device_config, written
-from edgetrt.app.serving import Serving, parts, updates_dir, wanted
+from edgetrt.app.serving import Serving, current, parts, updates_dir, wanted
 
 __all__ = [
     "RUNTIME_SOCKET",
@@ -34,6 +34,7 @@ __all__ = [
     "backends",
     "broker_of",
     "cache_dir",
+    "current",
     "demands",
     "device_config",
     "job",

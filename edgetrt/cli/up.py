@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from time import monotonic
 from typing import Annotated
 
 import typer
@@ -11,10 +12,33 @@ import typer
 from edgetrt.cli.runtime import DEFAULT_CONFIG
 
 RESTART_S = 2.0
+IDLE_S = 30.0
+"""A runtime that had nothing to run is started again so often, and at once when another release serves."""
 
 FINAL = {"agent": (78,), "runtime": (0, 1, 65, 78)}
 """Exit codes that another start would only repeat: all over, or a mistake to mend. A device that takes
 releases waits for something to run instead."""
+
+
+class Idle:
+    """How long a runtime that had nothing to run stays away."""
+
+    def __init__(self) -> None:
+        self._since: tuple[str, float] | None = None
+
+    def is_over(self, serves: str, now_s: float) -> bool:
+        """Whether to start it again; asked over and over while it is away.
+
+        Args:
+            serves: digest of the release that serves now.
+            now_s: by a clock that never goes back.
+        """
+        self._since = self._since or (serves, now_s)
+        was, begun_s = self._since
+        if serves == was and now_s - begun_s < IDLE_S:
+            return False
+        self._since = None
+        return True
 
 
 def up(
@@ -26,6 +50,7 @@ def up(
     from edgetrt.children import Children, how_it_ended
     from edgetrt.cli.output import err
 
+    idle = Idle()
     device = app.written(config)  # a mistake is told once, not by two children
     ends = FINAL if device.update is None else {**FINAL, "runtime": (78,)}
     stop = app.stop_on_signals()
@@ -44,6 +69,10 @@ def up(
                     status = children.status(unit)
                     if status in final:
                         raise typer.Exit(status)
+                    serves = app.current(app.updates_dir())
+                    rests = unit == "runtime" and status == 0
+                    if rests and not idle.is_over(serves, monotonic()):
+                        continue
                     if status is not None and not stop.wait(RESTART_S):
                         if status:
                             err.print(f"{unit} {how_it_ended(status)}; starting it again")

@@ -4,9 +4,19 @@ from pathlib import Path
 
 import pytest
 
+from edgetrt.cli.up import IDLE_S, Idle
 from tests.cli.command import PERSON, edgetrt
 
-pytestmark = pytest.mark.slow  # three processes each
+slow = pytest.mark.slow  # three processes each
+
+
+def test_a_runtime_without_anything_to_run_comes_back_with_a_release() -> None:
+    idle = Idle()
+    assert not idle.is_over("", 5.0)
+    assert not idle.is_over("", 5.0 + IDLE_S - 1)
+    assert idle.is_over("a", 5.0 + IDLE_S - 1)
+    assert not idle.is_over("a", 100.0)
+    assert idle.is_over("a", 100.0 + IDLE_S)
 
 
 def device(folder: Path, broker: str = "{port: 9}", pipeline: str = "") -> Path:
@@ -21,6 +31,7 @@ def device(folder: Path, broker: str = "{port: 9}", pipeline: str = "") -> Path:
 SCENE = f"name: scene\nmodel: {PERSON}\nsource: synthetic:64x64?frames=3\nbackend: onnxruntime\n"
 
 
+@slow
 def test_it_is_over_when_every_pipeline_is(tmp_path: Path) -> None:
     config = device(tmp_path, pipeline=f"{SCENE}sinks: [jsonl:{tmp_path}/results.jsonl]\n")
     done = edgetrt("up", "--config", config)
@@ -29,6 +40,7 @@ def test_it_is_over_when_every_pipeline_is(tmp_path: Path) -> None:
     assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 3
 
 
+@slow
 @pytest.mark.parametrize(
     ("broker", "pipeline", "code", "words"),
     [
@@ -48,12 +60,14 @@ def test_a_mistake_that_no_restart_mends_is_told_once(
     assert "Traceback" not in done.err
 
 
+@slow
 def test_a_device_without_pipelines_says_so(tmp_path: Path) -> None:
     done = edgetrt("up", "--config", device(tmp_path))
     assert done.code == 0
     assert "no pipeline" in done.err
 
 
+@slow
 def test_debug_and_verbose_reach_the_children(tmp_path: Path) -> None:
     config = device(tmp_path, pipeline=SCENE.replace("person.onnx", "none.onnx"))
     assert "INFO" not in edgetrt("up", "--config", config).err
