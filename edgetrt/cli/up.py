@@ -5,11 +5,17 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 from time import monotonic
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgetrt.cli.runtime import DEFAULT_CONFIG
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from threading import Event
+
+    from edgetrt.children import Children
 
 RESTART_S = 2.0
 IDLE_S = 30.0
@@ -47,10 +53,9 @@ def up(
     """Run agent and runtime here until Ctrl-C, or until every pipeline has come to its end."""
     from edgetrt import app
     from edgetrt.agent.status import UP_FOLDER
-    from edgetrt.children import Children, how_it_ended
+    from edgetrt.children import Children
     from edgetrt.cli.output import err
 
-    idle = Idle()
     device = app.written(config)  # a mistake is told once, not by two children
     ends = FINAL if device.update is None else {**FINAL, "runtime": (78,)}
     stop = app.stop_on_signals()
@@ -64,18 +69,27 @@ def up(
         try:
             for unit in ("agent", "runtime"):
                 children.start(unit)
-            while not stop.wait(0.2):
-                for unit, final in ends.items():
-                    status = children.status(unit)
-                    if status in final:
-                        raise typer.Exit(status)
-                    serves = app.current(app.updates_dir())
-                    rests = unit == "runtime" and status == 0
-                    if rests and not idle.is_over(serves, monotonic()):
-                        continue
-                    if status is not None and not stop.wait(RESTART_S):
-                        if status:
-                            err.print(f"{unit} {how_it_ended(status)}; starting it again")
-                        children.start(unit)
+            _watch(children, ends, stop)
         finally:
             children.close()
+
+
+def _watch(children: Children, ends: Mapping[str, tuple[int, ...]], stop: Event) -> None:
+    """Start again what ended, until one ends for good or `stop`."""
+    from edgetrt import app
+    from edgetrt.children import how_it_ended
+    from edgetrt.cli.output import err
+
+    idle = Idle()
+    while not stop.wait(0.2):
+        for unit, final in ends.items():
+            status = children.status(unit)
+            if status in final:
+                raise typer.Exit(status)
+            rests = unit == "runtime" and status == 0
+            if rests and not idle.is_over(app.current(app.updates_dir()), monotonic()):
+                continue
+            if status is not None and not stop.wait(RESTART_S):
+                if status:
+                    err.print(f"{unit} {how_it_ended(status)}; starting it again")
+                children.start(unit)
