@@ -19,6 +19,7 @@ from edgetrt.boards import generic, jetson
 from edgetrt.config import CREDENTIAL
 from edgetrt.errors import ConfigError, TransportError
 from edgetrt.runtime import imaging
+from edgetrt.sources.gstreamer_library import APT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -140,7 +141,7 @@ def _gstreamer(*, is_jetson: bool) -> Finding:
         "GStreamer",
         "problem" if is_jetson else "absent",
         "not installed; cameras on a Jetson need it",
-        "sudo apt-get install gstreamer1.0-tools gstreamer1.0-plugins-good",
+        f"sudo apt-get install {APT}",
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from edgetrt import document
+from edgetrt.cli.run import run
 from edgetrt.config import (
     AccuracyConfig,
     DeviceConfig,
@@ -21,6 +22,7 @@ from edgetrt.config import (
 from edgetrt.engine import recipe as recipes
 from edgetrt.errors import ConfigError
 from edgetrt.sources import uri
+from edgetrt.sources.gstreamer_library import APT
 
 ROOT = Path(__file__).parents[1]
 DEVICE = ROOT / "configs/agent.yaml"
@@ -101,3 +103,12 @@ def test_every_recipe_on_the_page_is_one(tmp_path: Path) -> None:
     for block in blocks:
         (tmp_path / "recipe.yaml").write_text(block, encoding="utf-8")
         assert recipes.read(tmp_path / "recipe.yaml").config.model.endswith(".onnx")
+
+
+def test_setup_and_the_hints_name_the_same_packages_of_gstreamer() -> None:
+    assert f'GST_PACKAGES="{APT}"' in (ROOT / "scripts/setup").read_text(encoding="utf-8")
+
+
+def test_the_help_of_run_names_every_scheme_of_a_source() -> None:
+    told = " ".join(str(run.__annotations__["source"]).split())
+    assert all(f"{scheme}:" in told for scheme in uri.OPTIONS)

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from edgetrt.engine.report import Placed, Report
 
 
+_STATES = {"dry-run": "in the cache and not put to work"}
+"""What a state of `Deployment` is called in a sentence, where its own word is not one."""
+
+
 def tell(done: Deployment, html: Path | None, json: bool) -> None:
     """Write the page when one is wanted, then print the report.
 
@@ -38,7 +42,7 @@ def show(done: Deployment, console: Console) -> None:
     """Print everything a person wants to know, the verdict first."""
     report = done.report
     console.print(
-        f"[bold]{report.name}[/]: {report.precision} on {report.toolchain}, {done.state}"
+        f"[bold]{report.name}[/]: {report.precision} on {report.toolchain}, {_STATES.get(done.state, done.state)}"
         f" (cache {done.cache}, {done.elapsed_s:.1f} s)  [dim]{report.engine[:12]}[/]",
         highlight=False,
     )

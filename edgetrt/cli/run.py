@@ -22,11 +22,15 @@ def run(
     ],
     source: Annotated[
         str | None,
-        typer.Option(help="file:, rtsp:, dir:, synthetic: or a path; overrides the pipeline's."),
+        typer.Option(
+            help="file:, dir:, rtsp:, rtsps:, csi:, v4l2:, gst:, synthetic: or a path; overrides the pipeline's."
+        ),
     ] = None,
     sink: Annotated[
         list[str] | None,
-        typer.Option(help="jsonl:PATH, video:PATH or image:PATH; may be repeated."),
+        typer.Option(
+            help="jsonl:PATH (appended to), video:PATH or image:PATH (replaced); may be repeated."
+        ),
     ] = None,
     frames: Annotated[int | None, typer.Option(min=1, help="Stop after this many frames.")] = None,
     backend: Annotated[
@@ -158,7 +162,7 @@ def _print(
     why = f" ({health.error})" if counters.refused else ""
     console.print(
         f"{counters.done} frame{'s' * (counters.done != 1)} in {elapsed_s:.1f} s, "
-        f"{health.fps:.1f} per second{found}; {counters.dropped} dropped, "
+        f"{health.fps:.1f} per second once it ran{found}; {counters.dropped} dropped, "
         f"{counters.refused} refused{why}, {counters.unsent} not taken by a sink",
         highlight=False,
         markup=False,

@@ -204,10 +204,10 @@ def verify(what: Path, calib: str | None, frames: int, backend: BackendName) -> 
         ConfigError: nothing to judge, or no frames to judge by.
     """
     subject = find(what, backend, 0)
+    reading = Reading.of(_reference(subject, what))
     place = calib or subject.source
     if place is None:
         raise ConfigError(f"{what}: no frames to judge by", "Add --calib FOLDER or URI.")
-    reading = Reading.of(_reference(subject, what))
     with tempfile.TemporaryDirectory(prefix="edgetrt-") as folder:
         footage = SampleFrames(reading, uris.parse(place), frames).spool(Path(folder))
         scorer = Scorer(reading.gate(), reading.recipe.model, footage)

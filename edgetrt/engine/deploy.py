@@ -119,10 +119,15 @@ def _keep(cache: Cache, name: Fingerprint, report: Report, product: Product) -> 
 
 def _no_space(root: Path, needed: int, free: int) -> EngineBuildError:
     return EngineBuildError(
-        f"{root}: no space to make an engine: about {needed >> 20} MiB needed, {free >> 20} MiB free",
+        f"{root}: no space to make an engine: about {_size(needed)} needed, {_size(free)} free",
         "Make room (`edgetrt engines gc --max-size 1G`), give fewer frames (--frames 50), or put the "
         "cache elsewhere (EDGETRT_CACHE). The cache is unchanged.",
     )
+
+
+def _size(count: int) -> str:
+    """Bytes as people count them: whole MiB, below one whole KiB."""
+    return f"{count >> 20} MiB" if count >= 1 << 20 else f"{-(-count // 1024)} KiB"
 
 
 @dataclass

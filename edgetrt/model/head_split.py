@@ -47,9 +47,10 @@ class HeadSplit:
     reason: str
 
     def __str__(self) -> str:
+        count = len(self.gpu_layers)
         return (
-            f"head_split: backbone up to {', '.join(self.cut)} on the DLA; {len(self.gpu_layers)} "
-            f"layers of the decode ({self.tail_share:.2%} of the FLOPs) on the GPU: {self.reason}"
+            f"head_split: up to {', '.join(self.cut)} on the DLA; the last {count} "
+            f"layer{'s' * (count != 1)} ({self.tail_share:.2%} of the FLOPs) on the GPU: {self.reason}"
         )
 
 

@@ -14,6 +14,12 @@ from typing import Any
 
 from edgetrt.errors import SourceError
 
+APT = (
+    "python3-gi gir1.2-gstreamer-1.0 gir1.2-gst-plugins-base-1.0 gstreamer1.0-plugins-base "
+    "gstreamer1.0-plugins-good gstreamer1.0-tools"
+)
+"""Debian's packages that cameras through GStreamer need, as for apt-get."""
+
 _PACKAGES = {
     "nvarguscamerasrc": "`nvidia-l4t-camera` of a Jetson's image",
     "nvvidconv": "`nvidia-l4t-gstreamer` of a Jetson's image",
@@ -68,8 +74,8 @@ def _modules() -> tuple[Any, Any, Any]:
     except (ImportError, ValueError) as error:
         raise SourceError(
             f"GStreamer cannot be used: {error}",
-            "Run `scripts/setup gstreamer`, or install python3-gi, gir1.2-gstreamer-1.0 and"
-            " gir1.2-gst-plugins-base-1.0; they belong to the system's own Python.",
+            f"Run `scripts/setup gstreamer`, or `sudo apt-get install {APT}`; they belong to the system's "
+            "own Python.",
         ) from error
     Gst.init(None)
     return Gst, GstVideo, GLib

@@ -10,7 +10,7 @@ import pytest
 from edgetrt.deploy import measuring
 from edgetrt.deploy.deployment import run
 from edgetrt.deploy.request import Request
-from edgetrt.errors import ConfigError
+from edgetrt.errors import ConfigError, ModelError
 from tests.deploying import detector, machine, pictures
 
 
@@ -48,6 +48,11 @@ def test_a_pipeline_is_judged_as_it_was_deployed(here: Path) -> None:
     assert verdict.value < 1.0 or verdict.loss == 0.0
     with pytest.raises(ConfigError, match="no frames to judge by"):
         measuring.verify(Path("tiny"), None, 32, "auto")
+
+
+def test_a_network_that_is_not_there_is_told_before_frames_are_asked_for(here: Path) -> None:
+    with pytest.raises(ModelError, match="no such file"):
+        measuring.verify(here / "nosuch.onnx", None, 4, "auto")
 
 
 def test_fp32_agrees_with_itself(here: Path) -> None:
