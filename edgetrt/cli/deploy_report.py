@@ -40,9 +40,9 @@ def tell(done: Deployment, html: Path | None, json: bool) -> None:
 
 def show(done: Deployment, console: Console) -> None:
     """Print everything a person wants to know, the verdict first."""
-    report = done.report
+    report, state = done.report, _STATES.get(done.state, done.state)
     console.print(
-        f"[bold]{report.name}[/]: {report.precision} on {report.toolchain}, {_STATES.get(done.state, done.state)}"
+        f"[bold]{report.name}[/]: {report.precision} on {report.toolchain}, {state}"
         f" (cache {done.cache}, {done.elapsed_s:.1f} s)  [dim]{report.engine[:12]}[/]",
         highlight=False,
     )

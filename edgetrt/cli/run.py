@@ -23,7 +23,8 @@ def run(
     source: Annotated[
         str | None,
         typer.Option(
-            help="file:, dir:, rtsp:, rtsps:, csi:, v4l2:, gst:, synthetic: or a path; overrides the pipeline's."
+            help="file:, dir:, rtsp:, rtsps:, csi:, v4l2:, gst:, synthetic: or a path; "
+            "overrides the pipeline's."
         ),
     ] = None,
     sink: Annotated[
