@@ -37,7 +37,7 @@ from tests.fakes import FakeTransport
 from tests.update.device import DEVICE, Clock, FileEngines, Judge, Room, Site, from_web, serving
 from tests.update.device import Device as Bare
 
-REPORTED, EVENT = wire.reported(DEVICE), wire.event(DEVICE)
+REPORTED, EVENT, HEALTH = wire.reported(DEVICE), wire.event(DEVICE), wire.health(DEVICE)
 DESIRED = wire.desired(DEVICE)
 
 
@@ -146,6 +146,12 @@ class Rig:
         told = [wire.decode(wire.EventMessage, body) for body in bodies]
         return [one.text for one in told if one.event == "update"]
 
+    def reasons(self) -> dict[str, str]:
+        """Those of the last health, by code."""
+        bodies = [body for on, body, _ in self.transport.published if on == HEALTH]
+        found = wire.decode(wire.HealthMessage, bodies[-1]).reasons if bodies else ()
+        return {reason.code: reason.text for reason in found}
+
     async def until(self, met: Callable[[], bool], within_s: float = 30.0) -> None:
         deadline = time.monotonic() + within_s
         while not met():
@@ -165,16 +171,19 @@ class Rig:
 
 
 def drive(
-    world: World, scenario: Callable[[Rig], Awaitable[None]], updating: Updating | None = None
+    world: World,
+    scenario: Callable[[Rig], Awaitable[None]],
+    updating: Updating | None = None,
+    health_s: float = 3600.0,
 ) -> Rig:
-    """Run an agent with updates through a scenario."""
+    """Run an agent with updates through a scenario; it judges its health every `health_s`."""
     part = updating or world.updating()[0]
     broker = FakeTransport()
     config = DeviceConfig(
         device=DEVICE,
-        publish=PublishConfig(health_s=3600.0),
+        publish=PublishConfig(health_s=health_s),
         outbox=OutboxConfig(store="memory"),
-        health=HealthConfig(agent_mb=1e6, memory_free=0.0, disk_free=0.0),
+        health=HealthConfig(agent_mb=1e6, memory_free=0.0, disk_free=0.0, offline_s=0.01),
     )
 
     async def run(receiver: Receiver) -> Rig:
@@ -232,8 +241,9 @@ def test_one_that_waits_for_the_clock_is_told_everywhere(world: World) -> None:
         for what in ("status", "show"):
             command = ("update", what, "--folder", world.root)
             shown.append(await asyncio.to_thread(edgetrt, *command))
+        await rig.until(lambda: "update" in rig.reasons())
 
-    rig = drive(world, scenario, world.updating(synced=False)[0])
+    rig = drive(world, scenario, world.updating(synced=False)[0], health_s=0.05)
     told = [report.held for report in rig.reports() if report.held]
     assert world.record() is None
     for text in (told[0], *(done.out for done in shown)):
