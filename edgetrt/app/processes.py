@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
     from edgetrt.agent.verdict import Demand
     from edgetrt.ports import Sink
-    from edgetrt.runtime.crew import Job
     from edgetrt.runtime.network import Network
+    from edgetrt.runtime.running import Job
 
 
 def run_runtime(device: DeviceConfig, base: Path, sockets: Path, frames: int | None = None) -> bool:
     """Be the runtime process until its pipelines are over or a signal ends it; False if one failed."""
     from edgetrt.link import Receiver, Sender
-    from edgetrt.runtime.crew import Crew
+    from edgetrt.runtime.pool import PipelinePool
     from edgetrt.runtime.requests import Means, Requests
     from edgetrt.runtime.service import Service
     from edgetrt.sinks.link import LinkSink
@@ -47,10 +47,10 @@ def run_runtime(device: DeviceConfig, base: Path, sockets: Path, frames: int | N
             found = wanted(device, base)
             return {name: job(one, lambda: [LinkSink(sender)]) for name, one in found.items()}
 
-        progress, crew = Progress(systemd, clock), Crew(frames)
-        service = Service(crew, jobs, sender.send, inbox, clock, progress)
-        means = Means(sockets, jpeg, partial(_bench, base), lambda name: crew.apply(jobs, name))
-        requests = Requests(crew, service.answer, means)
+        progress, pool = Progress(systemd, clock), PipelinePool(frames)
+        service = Service(pool, jobs, sender.send, inbox, clock, progress)
+        means = Means(sockets, jpeg, partial(_bench, base), lambda name: pool.apply(jobs, name))
+        requests = Requests(pool, service.answer, means)
         service.handle(wire.SettingsMessage, requests.settle)
         service.handle(wire.AskMessage, requests.ask)
         try:
@@ -72,7 +72,7 @@ def job(serving: Serving, sinks: Callable[[], Sequence[Sink]] = tuple) -> Job:
         serving: the pipeline.
         sinks: makes those that come besides its own.
     """
-    from edgetrt.runtime.crew import Job
+    from edgetrt.runtime.running import Job
 
     pipeline, base, engine = serving.pipeline, serving.base, serving.engine
 
@@ -89,7 +89,7 @@ def job(serving: Serving, sinks: Callable[[], Sequence[Sink]] = tuple) -> Job:
         network=(served, pipeline.depth),
         parts=_parts(pipeline, base),
         load=load,
-        hire=lambda network: supervisor(
+        make_supervisor=lambda network: supervisor(
             pipeline, base, sinks=sinks, network=network, file=serving.file
         ),
         rate_hz=pipeline.rate_hz,

@@ -22,7 +22,7 @@ from edgetrt.config import PipelineSettings
 from edgetrt.errors import EdgetrtError, MessageError
 
 if TYPE_CHECKING:
-    from edgetrt.runtime.crew import Crew
+    from edgetrt.runtime.pool import PipelinePool
     from edgetrt.runtime.supervisor import Supervisor
     from edgetrt.types import Result
 
@@ -63,15 +63,15 @@ class Requests:
     """Takes the agent's messages; what lasts is done in a thread, one of a kind at a time.
 
     Args:
-        crew: the pipelines.
+        pool: the pipelines.
         answer: sends a message to the asker's socket of that name.
         means: what answers are made with.
     """
 
     def __init__(
-        self, crew: Crew, answer: Callable[[str, wire.Struct], None], means: Means
+        self, pool: PipelinePool, answer: Callable[[str, wire.Struct], None], means: Means
     ) -> None:
-        self._crew = crew
+        self._pool = pool
         self._answer = answer
         self._means = means
         self._working: set[str] = set()
@@ -89,7 +89,7 @@ class Requests:
         Raises:
             MessageError: no such pipeline runs here.
         """
-        supervisor = self._crew.get(message.pipeline)
+        supervisor = self._pool.get(message.pipeline)
         if supervisor is None:
             raise MessageError(f"settings for {message.pipeline!r}: no such pipeline runs here")
         try:
@@ -126,9 +126,9 @@ class Requests:
                 self._working.discard(message.what)
 
     def _do(self, message: wire.AskMessage) -> dict[str, Any]:
-        supervisor, work = self._crew.get(message.pipeline), self._kinds.get(message.what)
+        supervisor, work = self._pool.get(message.pipeline), self._kinds.get(message.what)
         if supervisor is None:
-            here = ", ".join(sorted(self._crew.names())) or "none"
+            here = ", ".join(sorted(self._pool.names())) or "none"
             raise MessageError(f"pipeline {message.pipeline!r}: not here", f"There is: {here}.")
         if work is None:
             raise MessageError(f"{message.what[:40]!r}: nothing that this runtime does")
@@ -151,7 +151,7 @@ class Requests:
             left.unlink(missing_ok=True)
 
     def _snapshot(self, supervisor: Supervisor, message: wire.AskMessage) -> dict[str, Any]:
-        result = supervisor.glimpse.next(RESULT_S)
+        result = supervisor.tap.next(RESULT_S)
         if result is None:
             raise EdgetrtError(
                 f"pipeline {message.pipeline!r}: no result within {RESULT_S:g} s, it is "
@@ -174,13 +174,13 @@ class Requests:
             self._means.look(message.pipeline)
         until = time.monotonic() + REOPEN_S
         while time.monotonic() < until:
-            now = self._crew.get(message.pipeline) or supervisor
+            now = self._pool.get(message.pipeline) or supervisor
             state = now.meter.state
             anew = now is not supervisor or now.opened > before
             if state == "stopped" or (anew and state == "running"):
                 break
             time.sleep(_GLANCE_S)
-        health = (self._crew.get(message.pipeline) or supervisor).meter.health()
+        health = (self._pool.get(message.pipeline) or supervisor).meter.health()
         return {"state": health.state, "engine": health.engine, "error": health.error}
 
     def _bench(self, supervisor: Supervisor, message: wire.AskMessage) -> dict[str, Any]:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from edgetrt.link import Receiver
     from edgetrt.ports import Clock
-    from edgetrt.runtime.crew import Crew, Job
+    from edgetrt.runtime.pool import PipelinePool
+    from edgetrt.runtime.running import Job
     from edgetrt.types import PipelineHealth
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ class Service:
     """Runs the pipelines until all are over or `stop` is set.
 
     Args:
-        crew: the pipelines.
+        pool: the pipelines.
         jobs: what they should do now, by name; asked at the start and at each look.
         send: takes a datagram for the agent; False when it did not leave.
         inbox: where the agent and commands send.
@@ -56,14 +57,14 @@ class Service:
 
     def __init__(
         self,
-        crew: Crew,
+        pool: PipelinePool,
         jobs: Callable[[], Mapping[str, Job]],
         send: Callable[[bytes], bool],
         inbox: Receiver,
         clock: Clock,
         progress: Callable[[Sequence[PipelineHealth], Mapping[str, float]], None] = _unwatched,
     ) -> None:
-        self.crew = crew
+        self.pool = pool
         self._jobs = jobs
         self._send = send
         self._inbox = inbox
@@ -105,34 +106,34 @@ class Service:
         jobs = self._jobs()
         if not jobs:
             log.warning("no pipeline is configured or deployed: there is nothing to run")
-        self.crew.begin(jobs)
+        self.pool.begin(jobs)
         due_ns = self._clock.monotonic_ns()
         try:
-            while not stop.is_set() and self.crew.fatal is None and self._needed():
+            while not stop.is_set() and self.pool.fatal is None and self._needed():
                 if self._clock.monotonic_ns() >= due_ns:
                     self._report()
                     due_ns = self._clock.monotonic_ns() + round(HEALTH_S * 1e9)
                 self._listen()
         finally:
-            well = self.crew.close()
+            well = self.pool.close()
             for thread in self._looks:
                 thread.join(ANSWER_S)
             self._report()
-        if self.crew.fatal is not None:
-            raise self.crew.fatal
+        if self.pool.fatal is not None:
+            raise self.pool.fatal
         return well
 
     def _needed(self) -> bool:
         """Whether a pipeline works, or may soon: one that was told to run nothing waits for more."""
         looking = any(thread.is_alive() for thread in self._looks)
-        return looking or self.crew.working() or bool(self._looks and not self.crew.names())
+        return looking or self.pool.working() or bool(self._looks and not self.pool.names())
 
     def _report(self) -> None:
-        pipelines = self.crew.health()
+        pipelines = self.pool.health()
         rss_bytes = resident_bytes()
         for health in pipelines:
             self._send(wire.encode(wire.pipeline_report(health, rss_bytes, self._began_ns)))
-        self._progress(pipelines, self.crew.rates_hz())
+        self._progress(pipelines, self.pool.rates_hz())
 
     def _listen(self) -> None:
         """Wait a moment for a message and let its handler take it; what nobody takes is counted."""
@@ -150,7 +151,7 @@ class Service:
             log.warning("from the link: %s", error.message)
 
     def _take_grant(self, message: wire.GrantMessage) -> None:
-        supervisor = self.crew.get(message.pipeline)
+        supervisor = self.pool.get(message.pipeline)
         if supervisor is None:
             raise MessageError(f"grant for {message.pipeline!r}: no such pipeline runs here")
         supervisor.limit(Grant(message.rate_hz))
@@ -166,7 +167,7 @@ class Service:
     def _look(self, message: wire.ActivateMessage) -> None:
         """Do what should be done now, and say what became of it."""
         try:
-            taken = self.crew.apply(self._jobs, message.pipeline, message.shadow)
+            taken = self.pool.apply(self._jobs, message.pipeline, message.shadow)
             error = "; ".join(f"{one.pipeline}: {one.error}" for one in taken if one.error)
             if message.pipeline and not taken:
                 error = f"no pipeline {message.pipeline!r} should run here"

@@ -13,10 +13,10 @@ from edgetrt.backoff import full_jitter_s
 from edgetrt.clock import SystemClock
 from edgetrt.errors import ConfigError, CudaError, EdgetrtError, ModelError, SinkError
 from edgetrt.ports import Recorder
-from edgetrt.runtime.glimpse import Glimpse
 from edgetrt.runtime.meter import Meter
 from edgetrt.runtime.pipeline import Pipeline
 from edgetrt.runtime.shadow import Agreement, shadow
+from edgetrt.runtime.tap import ResultTap
 from edgetrt.runtime.tuning import Tuning, tuned
 from edgetrt.types import Grant
 
@@ -55,7 +55,7 @@ class Supervisor:
         opened: how often source and network were opened.
         engine: fingerprint of the network that it has, also while its source is away; empty before the
             first.
-        glimpse: gives its next result to who asks.
+        tap: gives its next result to who asks.
     """
 
     def __init__(
@@ -77,8 +77,8 @@ class Supervisor:
         self._name = name
         self._open_source = open_source
         self._open_network = open_network
-        self.glimpse = Glimpse()
-        self._sinks = (*sinks, self.glimpse)
+        self.tap = ResultTap()
+        self._sinks = (*sinks, self.tap)
         self._clock = clock
         self._limit, self._demand_hz = Grant(), rate_hz
         self._tuning = Tuning(meter)
@@ -147,7 +147,7 @@ class Supervisor:
             task = tuned(network.task, self._tuning.settings)
         except ConfigError:  # limits that it cannot do would be left out of it, too
             task = network.task
-        return shadow(network, task, self.glimpse.next, frames, within_s)
+        return shadow(network, task, self.tap.next, frames, within_s)
 
     def swap(self, network: Network, timeout_s: float) -> bool:
         """Give the pipeline another network between two frames; False when it did not take it.

@@ -16,10 +16,11 @@ from edgetrt import app
 from edgetrt.clock import SystemClock
 from edgetrt.engine import recipe as recipes
 from edgetrt.model import onnx_file
-from edgetrt.runtime.crew import Crew, Job
 from edgetrt.runtime.meter import Meter
 from edgetrt.runtime.network import Network
+from edgetrt.runtime.pool import PipelinePool
 from edgetrt.runtime.reading import Reading
+from edgetrt.runtime.running import Job
 from edgetrt.runtime.supervisor import Supervisor
 from edgetrt.sources import uri as uris
 from edgetrt.types import Counters, Result
@@ -60,38 +61,38 @@ def main() -> int:
 
 def measured(model: Path, swaps: int, rate_hz: float, threads: int, every_s: float) -> list[Figure]:
     """Run a live pipeline, first by itself for as long, then with swaps."""
-    times, crew, pause = Times(), Crew(), threading.Event()
+    times, pool, pause = Times(), PipelinePool(), threading.Event()
     jobs = [_job(model, name, threads, rate_hz, times) for name in "ab"]
-    crew.begin({"swap": jobs[0]})
+    pool.begin({"swap": jobs[0]})
     try:
-        while len(times.at_ns) < rate_hz and crew.working():
+        while len(times.at_ns) < rate_hz and pool.working():
             pause.wait(0.05)
         took_s, memory_mb = list[float](), list[float]()
-        alone = _span(crew, times, lambda: pause.wait(swaps * every_s))
+        alone = _span(pool, times, lambda: pause.wait(swaps * every_s))
 
         def swap_all() -> None:
             for number in range(1, swaps + 1):
                 begun = time.monotonic()
-                (one,) = crew.apply(lambda job=jobs[number % 2]: {"swap": job})  # type: ignore[misc]
+                (one,) = pool.apply(lambda job=jobs[number % 2]: {"swap": job})  # type: ignore[misc]
                 took_s.append(time.monotonic() - begun)
                 if one.error:
                     raise SystemExit(one.error)
                 memory_mb.append(_resident_mb())
                 pause.wait(every_s)
 
-        swapped = _span(crew, times, swap_all)
+        swapped = _span(pool, times, swap_all)
     finally:
-        crew.close()
+        pool.close()
     return _figures(alone, swapped, rate_hz, took_s, _growth(memory_mb))
 
 
 def _span(
-    crew: Crew, times: Times, work: Callable[[], object]
+    pool: PipelinePool, times: Times, work: Callable[[], object]
 ) -> tuple[list[int], Counters, Counters]:
     """When results came during some work, and what was counted before and after it."""
-    first, before = len(times.at_ns), _counters(crew)
+    first, before = len(times.at_ns), _counters(pool)
     work()
-    return times.at_ns[first:], before, _counters(crew)
+    return times.at_ns[first:], before, _counters(pool)
 
 
 def _figures(
@@ -132,8 +133,8 @@ def _p99(values: Sequence[float]) -> float:
     return sorted(values)[int(0.99 * (len(values) - 1))]
 
 
-def _counters(crew: Crew) -> Counters:
-    return crew.health()[0].counters
+def _counters(pool: PipelinePool) -> Counters:
+    return pool.health()[0].counters
 
 
 def _resident_mb() -> float:
@@ -152,7 +153,7 @@ def _job(model: Path, name: str, threads: int, rate_hz: float, times: Times) -> 
         session = backend.load(model, threads, reading.shapes)
         return reading.network(session, name, "onnxruntime", depth=2)
 
-    def hire(opens: Callable[[], Network]) -> Supervisor:
+    def make_supervisor(opens: Callable[[], Network]) -> Supervisor:
         clock = SystemClock()
         return Supervisor(
             name="swap",
@@ -163,7 +164,7 @@ def _job(model: Path, name: str, threads: int, rate_hz: float, times: Times) -> 
             clock=clock,
         )
 
-    return Job(name="swap", network=name, parts="", load=load, hire=hire)
+    return Job(name="swap", network=name, parts="", load=load, make_supervisor=make_supervisor)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from paho.mqtt.properties import Properties
 from edgetrt import wire
 from edgetrt.clock import SystemClock
 from edgetrt.link import Receiver, Sender
-from edgetrt.runtime.crew import Crew
+from edgetrt.runtime.pool import PipelinePool
 from edgetrt.runtime.requests import Means, Requests
 from edgetrt.runtime.service import Service
 from edgetrt.types import Result
@@ -76,10 +76,10 @@ def runtime(folder: Path) -> Iterator[Service]:
 
     stop, jobs = threading.Event(), {"a": job("a", rate_hz=100.0)}
     with Sender(folder / "agent.sock") as sender, Receiver(folder / "runtime.sock") as inbox:
-        crew = Crew()
-        service = Service(crew, lambda: jobs, sender.send, inbox, SystemClock())
-        means = Means(folder, draw, lambda *_: [sys.executable, "-c", "print('{}')"], crew.get)
-        requests = Requests(crew, service.answer, means)
+        pool = PipelinePool()
+        service = Service(pool, lambda: jobs, sender.send, inbox, SystemClock())
+        means = Means(folder, draw, lambda *_: [sys.executable, "-c", "print('{}')"], pool.get)
+        requests = Requests(pool, service.answer, means)
         service.handle(wire.SettingsMessage, requests.settle)
         service.handle(wire.AskMessage, requests.ask)
         thread = threading.Thread(target=service.run, args=(stop,))
@@ -200,7 +200,7 @@ def test_settings_and_pipelines_over_a_broker(tmp_path: Path) -> None:
             stale = wire.DesiredMessage(generation=2, settings={"a": {"rate_hz": 1.0}})
             asker.settle(wire.encode(stale), retain=False)
             assert asker.ask("ping", "s3").ok
-            supervisor = service.crew.get("a")
+            supervisor = service.pool.get("a")
             assert supervisor is not None
             assert supervisor.granted.rate_hz == 50.0
         # Neither a new runtime nor a new agent has to be told again.
@@ -216,7 +216,7 @@ def test_settings_and_pipelines_over_a_broker(tmp_path: Path) -> None:
 @contextmanager
 def runtime_again(before: Service, folder: Path) -> Iterator[Service]:
     """The same runtime, whose pipeline forgets what it was told."""
-    supervisor = before.crew.get("a")
+    supervisor = before.pool.get("a")
     assert supervisor is not None
     from edgetrt.config import PipelineSettings
 
@@ -226,7 +226,7 @@ def runtime_again(before: Service, folder: Path) -> Iterator[Service]:
 
 
 def rate_of(service: Service) -> float | None:
-    supervisor = service.crew.get("a")
+    supervisor = service.pool.get("a")
     return None if supervisor is None else supervisor.granted.rate_hz
 
 

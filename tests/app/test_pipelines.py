@@ -14,7 +14,7 @@ from edgetrt.app.pipelines import open_sinks
 from edgetrt.app.serving import pipelines_of
 from edgetrt.config import DeviceConfig, PipelineConfig
 from edgetrt.errors import ConfigError, ModelError, SinkError
-from edgetrt.runtime.crew import Crew
+from edgetrt.runtime.pool import PipelinePool
 from edgetrt.sinks.jsonl import JsonlSink
 from edgetrt.sources import uri as uris
 from edgetrt.types import RawOutput
@@ -113,12 +113,12 @@ def test_a_bad_sink_fails_its_own_pipeline_and_is_told_with_file_line_and_key(
     a_file(tmp_path, "bad", sink)
     a_file(tmp_path, "good", "jsonl:other.jsonl")
     found = pipelines_of(DeviceConfig(pipelines=(".",)), tmp_path / "agent.yaml")
-    crew = Crew()
-    crew.begin({name: app.job(one) for name, one in found.items()})
-    wait_for(lambda: not crew.working())
-    assert not crew.close(), "both have no network"
+    pool = PipelinePool()
+    pool.begin({name: app.job(one) for name, one in found.items()})
+    wait_for(lambda: not pool.working())
+    assert not pool.close(), "both have no network"
 
-    said = {health.pipeline: health for health in crew.health()}
+    said = {health.pipeline: health for health in pool.health()}
     assert said["bad"].state == said["good"].state == "failed"
     assert re.search(error, said["bad"].error)
     assert said["good"].error.endswith("none.onnx: no such file"), "it came as far as its network"

@@ -18,7 +18,7 @@ from edgetrt import asking, wire
 from edgetrt.clock import SystemClock
 from edgetrt.errors import EdgetrtError
 from edgetrt.link import Receiver
-from edgetrt.runtime.crew import Crew
+from edgetrt.runtime.pool import PipelinePool
 from edgetrt.runtime.requests import Means, Requests, run
 from edgetrt.runtime.service import Service
 from edgetrt.types import Result
@@ -42,14 +42,14 @@ def draw(result: Result, limit: int) -> bytes:
 def asked(folder: Path, *jobs: Any, **means: Any) -> Iterator[Device]:
     """A runtime that takes the agent's messages."""
     with running(folder, *jobs) as device:
-        crew = device.service.crew
+        pool = device.service.pool
         all_means = {
             "draw": draw,
             "bench": measuring,
-            "look": lambda name: crew.apply(lambda: device.jobs, name),
+            "look": lambda name: pool.apply(lambda: device.jobs, name),
             **means,
         }
-        requests = Requests(crew, device.service.answer, Means(folder, **all_means))
+        requests = Requests(pool, device.service.answer, Means(folder, **all_means))
         device.service.handle(wire.SettingsMessage, requests.settle)
         device.service.handle(wire.AskMessage, requests.ask)
         yield device
@@ -121,7 +121,7 @@ def test_a_fault_while_drawing_is_answered(tmp_path: Path) -> None:
 
 def test_a_pipeline_is_opened_again(tmp_path: Path) -> None:
     with asked(tmp_path, job("a")) as device:
-        supervisor = device.service.crew.get("a")
+        supervisor = device.service.pool.get("a")
         assert supervisor is not None
         assert ask(tmp_path, "restart").result == {
             "state": "running",
@@ -142,16 +142,16 @@ def test_one_that_has_given_up_is_begun_anew(tmp_path: Path) -> None:
         return life or FakeSource(frame for n in range(10**9) for frame in frames(n))
 
     with asked(tmp_path, job("a", source), job("b")) as device:
-        before = device.service.crew.get("a")
+        before = device.service.pool.get("a")
         assert before is not None
         wait_for(lambda: before.meter.state == "failed")
         assert ask(tmp_path, "restart").result["state"] == "running"
-        assert device.service.crew.get("a") is not before
+        assert device.service.pool.get("a") is not before
 
 
 def test_one_that_has_ended_is_left_alone(tmp_path: Path) -> None:
     with asked(tmp_path, job("a", lambda: FakeSource(frames(0, 1))), job("b")) as device:
-        before = device.service.crew.get("a")
+        before = device.service.pool.get("a")
         assert before is not None
         wait_for(lambda: before.meter.state == "ended")
         wait_for(lambda: not before.reopen())
@@ -219,9 +219,9 @@ def test_any_datagram_is_counted_and_the_runtime_goes_on(tmp_path: Path, datagra
 
     path = tmp_path / "runtime.sock"
     with Receiver(path) as inbox:
-        service = Service(Crew(), dict, lambda _: True, inbox, SystemClock())
+        service = Service(PipelinePool(), dict, lambda _: True, inbox, SystemClock())
         requests = Requests(
-            service.crew, service.answer, Means(tmp_path, draw, measuring, lambda _: None)
+            service.pool, service.answer, Means(tmp_path, draw, measuring, lambda _: None)
         )
         service.handle(wire.SettingsMessage, requests.settle)
         service.handle(wire.AskMessage, requests.ask)

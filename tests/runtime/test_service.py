@@ -12,9 +12,10 @@ from edgetrt.asking import Answer, look_again
 from edgetrt.clock import SystemClock
 from edgetrt.errors import EdgetrtError, EngineMismatchError, SinkError, SourceLostError
 from edgetrt.link import Receiver, Sender
-from edgetrt.runtime.crew import Crew, Job
 from edgetrt.runtime.meter import Meter
 from edgetrt.runtime.network import Network
+from edgetrt.runtime.pool import PipelinePool
+from edgetrt.runtime.running import Job
 from edgetrt.runtime.service import Service
 from edgetrt.runtime.supervisor import Supervisor
 from edgetrt.types import Grant, PipelineHealth
@@ -37,7 +38,7 @@ def job(
 ) -> Job:
     """A pipeline; `source` and `sink` are what its parts are made of."""
 
-    def hire(opens: Callable[[], Network]) -> Supervisor:
+    def make_supervisor(opens: Callable[[], Network]) -> Supervisor:
         clock = SystemClock()
         return Supervisor(
             name=name,
@@ -54,7 +55,7 @@ def job(
         network=engine,
         parts=parts,
         load=lambda: network(made_by, fingerprint=engine),
-        hire=hire,
+        make_supervisor=make_supervisor,
         rate_hz=rate_hz,
     )
 
@@ -79,7 +80,7 @@ class Device:
     def __post_init__(self) -> None:
         self.inbox = Receiver(self.folder / "runtime.sock")
         self.service = Service(
-            Crew(), lambda: self.jobs, lambda _: True, self.inbox, SystemClock(), self.note
+            PipelinePool(), lambda: self.jobs, lambda _: True, self.inbox, SystemClock(), self.note
         )
         self.thread = threading.Thread(target=self.service.run, args=(self.stop,))
 
@@ -116,7 +117,7 @@ def began(device: Device, name: str) -> bool:
 
 
 def done(device: Device, name: str) -> int:
-    supervisor = device.service.crew.get(name)
+    supervisor = device.service.pool.get(name)
     return 0 if supervisor is None else supervisor.meter.counters.done
 
 
@@ -147,7 +148,7 @@ def test_health_of_every_pipeline_is_told_to_the_end(tmp_path: Path) -> None:
     jobs = {name: job(name, lambda: FakeSource(frames(*range(3)))) for name in ("a", "b")}
     with Receiver(tmp_path / "runtime.sock") as inbox:
         service = Service(
-            Crew(),
+            PipelinePool(),
             lambda: jobs,
             keep,
             inbox,
@@ -179,7 +180,7 @@ def test_another_file_can_take_messages_of_its_own(tmp_path: Path) -> None:
     taken: list[str] = []
     with Receiver(tmp_path / "runtime.sock") as inbox, Sender(tmp_path / "runtime.sock") as agent:
         jobs = {"a": job("a")}
-        service = Service(Crew(), lambda: jobs, lambda _: True, inbox, SystemClock())
+        service = Service(PipelinePool(), lambda: jobs, lambda _: True, inbox, SystemClock())
         stop = threading.Event()
 
         def take(message: wire.GrantMessage) -> None:
@@ -199,7 +200,7 @@ def test_progress_is_told_with_every_report(tmp_path: Path) -> None:
     jobs = {name: job(name, lambda: FakeSource(frames(*range(3)))) for name in ("a", "b")}
     with Receiver(tmp_path / "runtime.sock") as inbox:
         service = Service(
-            Crew(),
+            PipelinePool(),
             lambda: jobs,
             lambda _: True,
             inbox,
@@ -276,7 +277,7 @@ def test_other_parts_mean_a_restart_and_one_that_fails_brings_the_old_back(tmp_p
         assert did(answer)["a"][0] == "restarted"
         wait_for(lambda: bool(second.results))
         assert first.closed == 1
-        bad = replace(job("a", parts="third"), hire=no_sink)
+        bad = replace(job("a", parts="third"), make_supervisor=no_sink)
         assert "disk is full" in device.look(bad).detail
         wait_for(lambda: done(device, "a") > 0)
         wait_for(lambda: "a" in device.health and device.health["a"].engine == "second")
@@ -383,7 +384,7 @@ def test_a_pipeline_whose_camera_is_away_takes_the_network_all_the_same(tmp_path
     try:
         assert did(device.look(job("a", camera, engine="second"))) == {"a": ("swapped", "second")}
         wait_for(lambda: done(device, "a") > 0)
-        assert device.service.crew.health()[0].engine == "second"
+        assert device.service.pool.health()[0].engine == "second"
     finally:
         device.stop.set()
         device.thread.join(timeout=20)

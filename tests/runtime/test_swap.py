@@ -17,10 +17,11 @@ from edgetrt.clock import SystemClock
 from edgetrt.config import RecipeConfig, TaskConfig
 from edgetrt.engine.accuracy import answer
 from edgetrt.engine.recipe import Recipe
-from edgetrt.runtime.crew import Crew, Job
 from edgetrt.runtime.meter import Meter
 from edgetrt.runtime.network import Network
+from edgetrt.runtime.pool import PipelinePool
 from edgetrt.runtime.reading import Reading
+from edgetrt.runtime.running import Job
 from edgetrt.runtime.supervisor import Supervisor
 from edgetrt.types import Frame, RawOutput, Result
 from tests.deploying import SIZE, detector
@@ -94,7 +95,7 @@ def test_a_thousand_swaps_lose_nothing_and_leave_nothing(tmp_path: Path) -> None
     judge = Judge({path.stem: said_by(path) for path in paths})
     assert len(set(judge.answers.values())) == 2
 
-    def hire(opens: Callable[[], Network]) -> Supervisor:
+    def make_supervisor(opens: Callable[[], Network]) -> Supervisor:
         clock = SystemClock()
         return Supervisor(
             name="swap",
@@ -106,25 +107,31 @@ def test_a_thousand_swaps_lose_nothing_and_leave_nothing(tmp_path: Path) -> None
         )
 
     jobs = [
-        Job(name="swap", network=path.stem, parts="", load=loader(path, path.stem), hire=hire)
+        Job(
+            name="swap",
+            network=path.stem,
+            parts="",
+            load=loader(path, path.stem),
+            make_supervisor=make_supervisor,
+        )
         for path in paths
     ]
-    crew, memory_mb = Crew(), 0.0
-    crew.begin({"swap": jobs[0]})
+    pool, memory_mb = PipelinePool(), 0.0
+    pool.begin({"swap": jobs[0]})
     try:
         taken = Counter[tuple[str, str]]()
         for number in range(1, SWAPS + 1):
-            (one,) = crew.apply(lambda job=jobs[number % 2]: {"swap": job})  # type: ignore[misc]
+            (one,) = pool.apply(lambda job=jobs[number % 2]: {"swap": job})  # type: ignore[misc]
             taken[one.did, one.error] += 1
             if number == SETTLED:
                 memory_mb = resident_mb()
         served = len(judge.numbers)
         pause = threading.Event()
-        while len(judge.numbers) < served + 100 and crew.working():
+        while len(judge.numbers) < served + 100 and pool.working():
             pause.wait(0.001)
         grown_mb = resident_mb() - memory_mb
     finally:
-        well = crew.close()
+        well = pool.close()
 
     assert well
     assert taken == {("swapped", ""): SWAPS}
@@ -132,5 +139,5 @@ def test_a_thousand_swaps_lose_nothing_and_leave_nothing(tmp_path: Path) -> None
     assert judge.wrong == {}
     changes = sum(a != b for a, b in pairwise(judge.engines))
     assert SWAPS - 1 <= changes <= SWAPS
-    assert crew.health()[0].counters.refused == 0
+    assert pool.health()[0].counters.refused == 0
     assert grown_mb < LEAK_MB

@@ -16,10 +16,10 @@ from edgetrt.clock import SystemClock
 from edgetrt.config import PipelineSettings, TaskConfig
 from edgetrt.errors import ConfigError
 from edgetrt.geometry import Fit, fit
-from edgetrt.runtime.glimpse import Glimpse
 from edgetrt.runtime.meter import Meter
 from edgetrt.runtime.network import Network
 from edgetrt.runtime.supervisor import Supervisor
+from edgetrt.runtime.tap import ResultTap
 from edgetrt.runtime.tasks.detect import Detector
 from edgetrt.runtime.tasks.raw import Raw
 from edgetrt.runtime.tuning import Tuning, tuned
@@ -235,14 +235,14 @@ def test_what_is_to_be_opened_again_is() -> None:
     assert not rig.supervisor.reopen()
 
 
-def test_a_glimpse_is_the_next_result_and_nothing_is_kept() -> None:
-    glimpse = Glimpse()
-    assert glimpse.next(0.0) is None
+def test_a_tap_gives_the_next_result_and_nothing_is_kept() -> None:
+    tap = ResultTap()
+    assert tap.next(0.0) is None
     with Running() as rig:
         wait_for(lambda: bool(rig.sink.results))
         before = rig.sink.results[-1].frame.seq
-        result = rig.supervisor.glimpse.next(10.0)
+        result = rig.supervisor.tap.next(10.0)
         assert result is not None
         assert isinstance(result.frame, Frame)
         assert result.frame.seq > before
-        assert rig.supervisor.glimpse._result is None
+        assert rig.supervisor.tap._result is None

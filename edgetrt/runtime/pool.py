@@ -6,15 +6,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from edgetrt import journal
 from edgetrt.errors import CudaError, EdgetrtError
-from edgetrt.runtime.aside import aside, may_come_back
+from edgetrt.runtime.aside import aside
+from edgetrt.runtime.running import Job, RunningPipeline, begun, ready
 from edgetrt.runtime.shadow import WITHIN_S, Agreement, Trials
-from edgetrt.runtime.supervisor import unfit
 from edgetrt.wire import Taken
 
 if TYPE_CHECKING:
@@ -36,70 +35,7 @@ STOP_S = 20.0
 """How long a pipeline may take to end; a camera's read comes back within half a second."""
 
 
-@dataclass(frozen=True)
-class Job:
-    """What one pipeline shall do.
-
-    Attributes:
-        name: of the pipeline.
-        network: names the network and how it is read; another value is another network.
-        parts: names what cannot change while it runs, such as source and sinks.
-        load: loads the network.
-        hire: makes the pipeline's supervisor, with what opens its network.
-        rate_hz: what it is asked for; None = as fast as it can.
-    """
-
-    name: str
-    network: object
-    parts: object
-    load: Callable[[], Network] = field(compare=False)
-    hire: Callable[[Callable[[], Network]], Supervisor] = field(compare=False)
-    rate_hz: float | None = None
-
-
-class Post:
-    """One pipeline at work: its job, its thread, and the way to end it alone."""
-
-    def __init__(self, job: Job, frames: int | None) -> None:
-        self.job = job
-        self.stop = threading.Event()
-        self.supervisor = job.hire(self._load)
-        self._thread = threading.Thread(
-            target=self.supervisor.run, args=(self.stop, frames), name=f"pipeline-{job.name}"
-        )
-
-    @property
-    def over(self) -> bool:
-        """Whether it has ended or failed for good."""
-        return not self._thread.is_alive()
-
-    @property
-    def failed(self) -> bool:
-        """Whether it gave up."""
-        return self.over and self.supervisor.meter.state == "failed"
-
-    def take(self, job: Job) -> None:
-        """Do another job from the next opening on, and at its rate from now on."""
-        if job.rate_hz != self.job.rate_hz:
-            self.supervisor.demand(job.rate_hz)
-        self.job = job
-
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def end(self, timeout_s: float | None = None) -> bool:
-        """Stop it and wait; False when it has not ended in time."""
-        self.stop.set()
-        self._thread.join(timeout_s)
-        return self.over
-
-    def _load(self) -> Network:
-        """Load what the job says now; asked again after each failure."""
-        return self.job.load()
-
-
-class Crew:
+class PipelinePool:
     """All of them. `begin`, `apply` and `close` are for one thread at a time each; reading is for any.
 
     Args:
@@ -112,7 +48,7 @@ class Crew:
         self, frames: int | None = None, shadow_s: float = WITHIN_S, stop_s: float = STOP_S
     ) -> None:
         self._frames, self._shadow_s, self._stop_s = frames, shadow_s, stop_s
-        self._posts: dict[str, Post] = {}
+        self._running: dict[str, RunningPipeline] = {}
         self._applying = threading.Lock()
         self._guard = threading.Lock()
         self._closed = False
@@ -120,16 +56,16 @@ class Crew:
 
     def begin(self, jobs: Mapping[str, Job]) -> None:
         """Start every pipeline, each in a thread; one that cannot be put together fails there, alone."""
-        posts = {name: _first(job, self._frames) for name, job in jobs.items()}
+        running = {name: begun(job, self._frames) for name, job in jobs.items()}
         with self._guard:
-            self._posts = posts
-        for post in posts.values():
-            post.start()
+            self._running = running
+        for pipeline in running.values():
+            pipeline.start()
 
     def get(self, name: str) -> Supervisor | None:
         """The supervisor of a pipeline; None when there is none of that name."""
-        post = self._posts.get(name)
-        return None if post is None else post.supervisor
+        pipeline = self._running.get(name)
+        return None if pipeline is None else pipeline.supervisor
 
     def names(self) -> list[str]:
         """Pipelines that are here, those that have ended included."""
@@ -137,21 +73,21 @@ class Crew:
 
     def health(self) -> list[PipelineHealth]:
         """How each does."""
-        return [post.supervisor.meter.health() for post in self._list().values()]
+        return [pipeline.supervisor.meter.health() for pipeline in self._list().values()]
 
     def rates_hz(self) -> dict[str, float]:
         """What each was granted, where that is limited."""
-        granted = {n: post.supervisor.granted.rate_hz for n, post in self._list().items()}
+        granted = {n: pipeline.supervisor.granted.rate_hz for n, pipeline in self._list().items()}
         return {name: rate_hz for name, rate_hz in granted.items() if rate_hz is not None}
 
     def working(self) -> bool:
         """Whether any is not over."""
-        return any(not post.over for post in self._list().values())
+        return any(not pipeline.over for pipeline in self._list().values())
 
     @property
     def fatal(self) -> CudaError | None:
         """The GPU is lost to this process; None while it is not."""
-        lost = (post.supervisor.fatal for post in self._list().values())
+        lost = (pipeline.supervisor.fatal for pipeline in self._list().values())
         return self._fatal or next((error for error in lost if error is not None), None)
 
     def apply(
@@ -177,7 +113,7 @@ class Crew:
             jobs, here = look(), self._list()
             names = [name for name in {**jobs, **here} if only in ("", name)]
             names.sort(key=lambda name: _turn(here.get(name), jobs.get(name)))
-            swaps = [n for n in names if n in here and n in jobs and _swaps(here[n], jobs[n])]
+            swaps = [n for n in names if n in here and n in jobs and here[n].swaps_to(jobs[n])]
             trials = Trials(shadow, len(swaps), self._shadow_s)
             return [self._settle(n, jobs.get(n), trials) for n in names if not self._closed]
 
@@ -186,25 +122,25 @@ class Crew:
         self._closed = True
         # a load that is under way comes to its end
         idle = self._applying.acquire(timeout=patience_s)
-        posts = self._list()
-        for post in posts.values():
-            post.stop.set()
-        for post in posts.values():
-            post.end()
+        running = self._list()
+        for pipeline in running.values():
+            pipeline.stop.set()
+        for pipeline in running.values():
+            pipeline.end()
         if idle:
             self._applying.release()
-        return not any(post.failed for post in posts.values())
+        return not any(pipeline.failed for pipeline in running.values())
 
-    def _list(self) -> dict[str, Post]:
+    def _list(self) -> dict[str, RunningPipeline]:
         with self._guard:
-            return dict(self._posts)
+            return dict(self._running)
 
     def _settle(self, name: str, job: Job | None, trials: Trials) -> Taken:
-        post = self._posts.get(name)
+        pipeline = self._running.get(name)
         try:
-            if post is not None and job is not None and _swaps(post, job):
-                return self._swapped(post, job, trials)
-            did = self._change(name, post, job)
+            if pipeline is not None and job is not None and pipeline.swaps_to(job):
+                return self._swapped(pipeline, job, trials)
+            did = self._change(name, pipeline, job)
             why = self._await_engine(name) if did == "kept" else ""
         except EdgetrtError as error:
             self._note(name, error)
@@ -223,11 +159,11 @@ class Crew:
 
     def _await_engine(self, name: str) -> str:
         """Wait while a pipeline that has just begun loads its network; why it did not, or nothing."""
-        post, deadline = self._posts[name], time.monotonic() + LOAD_S
-        supervisor = post.supervisor
-        while not (supervisor.engine or post.over or supervisor.meter.state == "backoff"):
+        pipeline, deadline = self._running[name], time.monotonic() + LOAD_S
+        supervisor = pipeline.supervisor
+        while not (supervisor.engine or pipeline.over or supervisor.meter.state == "backoff"):
             if supervisor.meter.state == "stopped":  # it will open its network when it is let on
-                network = ready(post.job)
+                network = ready(pipeline.job)
                 supervisor.engine = network.fingerprint
                 network.close()
             if self._closed or time.monotonic() > deadline:
@@ -235,43 +171,43 @@ class Crew:
             time.sleep(_GLANCE_S)
         return "" if supervisor.engine else supervisor.meter.error
 
-    def _change(self, name: str, post: Post | None, job: Job | None) -> str:
+    def _change(self, name: str, pipeline: RunningPipeline | None, job: Job | None) -> str:
         if job is None:
-            self._dismiss(name, post)
+            self._dismiss(name, pipeline)
             return "stopped"
-        if post is None:
+        if pipeline is None:
             self._take_on(job, ready(job))
             return "started"
-        if _anew(post, job):
-            self._replace(post, job)
+        if pipeline.restarts_for(job):
+            self._replace(pipeline, job)
             return "restarted"
-        post.take(job)
+        pipeline.take(job)
         return "kept"
 
-    def _swapped(self, post: Post, job: Job, trials: Trials) -> Taken:
+    def _swapped(self, pipeline: RunningPipeline, job: Job, trials: Trials) -> Taken:
         """Load and warm the new network, let it look at live frames first if wanted, and swap it in."""
         network, agreed = ready(job), Agreement(None, 0)
-        if trials.frames > 0 and post.supervisor.pipeline is not None:
+        if trials.frames > 0 and pipeline.supervisor.pipeline is not None:
             try:
-                agreed = aside(lambda: trials.run(partial(post.supervisor.shadow, network)))
+                agreed = aside(lambda: trials.run(partial(pipeline.supervisor.shadow, network)))
             except BaseException:
                 network.close()
                 raise
-        self._swap(post, job, network)
+        self._swap(pipeline, job, network)
         return Taken(
             pipeline=job.name,
             did="swapped",
-            engine=post.supervisor.engine,
+            engine=pipeline.supervisor.engine,
             agreement=agreed.value,
             compared=agreed.frames,
         )
 
-    def _swap(self, post: Post, job: Job, network: Network) -> None:
-        before = post.job
-        post.take(job)  # a pipeline that opens again meanwhile opens the new one
-        if not post.supervisor.swap(network, SWAP_S):
-            post.take(before)
-            state = post.supervisor.meter.state
+    def _swap(self, pipeline: RunningPipeline, job: Job, network: Network) -> None:
+        before = pipeline.job
+        pipeline.take(job)  # a pipeline that opens again meanwhile opens the new one
+        if not pipeline.supervisor.swap(network, SWAP_S):
+            pipeline.take(before)
+            state = pipeline.supervisor.meter.state
             raise EdgetrtError(
                 f"pipeline {job.name!r}: it is {state} and took no other network",
                 "It runs the one before; see the runtime's log.",
@@ -279,44 +215,37 @@ class Crew:
 
     def _take_on(self, job: Job, network: Network | None) -> None:
         try:
-            post = Post(job, self._frames)
+            pipeline = RunningPipeline(job, self._frames)
         except EdgetrtError:
             if network is not None:
                 network.close()
             raise
         if network is not None:
-            post.supervisor.swap(network, SWAP_S)
+            pipeline.supervisor.swap(network, SWAP_S)
         with self._guard:
             if not self._closed:  # else nobody would end it
-                self._posts[job.name] = post
-                post.start()
+                self._running[job.name] = pipeline
+                pipeline.start()
                 return
-        post.supervisor.close()
+        pipeline.supervisor.close()
 
-    def _replace(self, post: Post, job: Job) -> None:
+    def _replace(self, pipeline: RunningPipeline, job: Job) -> None:
         """End a pipeline and begin its new job; the old one again where that cannot be begun."""
         network = ready(job)
-        if not post.end(self._stop_s):
+        if not pipeline.end(self._stop_s):
             network.close()
             raise _hangs(job.name, self._stop_s)
         try:
             self._take_on(job, network)
         except EdgetrtError:
-            self._take_on(post.job, None)
+            self._take_on(pipeline.job, None)
             raise
 
-    def _dismiss(self, name: str, post: Post | None) -> None:
-        if post is not None and not post.end(self._stop_s):
+    def _dismiss(self, name: str, pipeline: RunningPipeline | None) -> None:
+        if pipeline is not None and not pipeline.end(self._stop_s):
             raise _hangs(name, self._stop_s)
         with self._guard:
-            self._posts.pop(name, None)
-
-
-def _first(job: Job, frames: int | None) -> Post:
-    try:
-        return Post(job, frames)
-    except EdgetrtError as error:
-        return Post(replace(job, hire=partial(unfit, job.name, error)), frames)
+            self._running.pop(name, None)
 
 
 def _hangs(name: str, within_s: float) -> EdgetrtError:
@@ -326,35 +255,8 @@ def _hangs(name: str, within_s: float) -> EdgetrtError:
     )
 
 
-def ready(job: Job) -> Network:
-    """Load a job's network and warm it, beside whatever runs.
-
-    Raises:
-        EdgetrtError: it cannot be loaded, or does not run.
-    """
-    network = aside(job.load) if may_come_back() else job.load()
-    try:
-        aside(network.warm)
-    except BaseException:
-        network.close()
-        raise
-    return network
-
-
-def _anew(post: Post, job: Job) -> bool:
-    """Whether a pipeline must be begun again for its job."""
-    if post.stop.is_set():  # it was told to end before, and was too slow
-        return True
-    return post.failed or post.job.parts != job.parts or (post.over and post.job != job)
-
-
-def _swaps(post: Post, job: Job) -> bool:
-    """Whether another network, and nothing but the rate besides, is all that changes."""
-    return not _anew(post, job) and not post.over and post.job.network != job.network
-
-
-def _turn(post: Post | None, job: Job | None) -> int:
+def _turn(pipeline: RunningPipeline | None, job: Job | None) -> int:
     """Swaps first, then ends, then beginnings."""
     if job is None:
         return 1
-    return 2 if post is None or _anew(post, job) else 0
+    return 2 if pipeline is None or pipeline.restarts_for(job) else 0

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from edgetrt.types import Result
 
 
-class Glimpse:
+class ResultTap:
     """A sink that keeps nothing unless somebody waits."""
 
     def __init__(self) -> None:

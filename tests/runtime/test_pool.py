@@ -1,4 +1,4 @@
-"""The crew by itself: what it does when a pipeline stands still, and what it leaves to the pipelines."""
+"""The pool by itself: what it does when a pipeline stands still, and what it leaves to the pipelines."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from edgetrt.runtime.aside import aside, may_come_back
-from edgetrt.runtime.crew import Crew, Job
 from edgetrt.runtime.network import Network
+from edgetrt.runtime.pool import PipelinePool
+from edgetrt.runtime.running import Job
 from edgetrt.types import Frame
 from edgetrt.wire import Taken
 from tests.fakes import FakeSource
@@ -34,76 +35,76 @@ class StuckSource(FakeSource):
 
 
 @contextmanager
-def at_work(crew: Crew, *jobs: Job) -> Iterator[None]:
-    crew.begin({one.name: one for one in jobs})
+def at_work(pool: PipelinePool, *jobs: Job) -> Iterator[None]:
+    pool.begin({one.name: one for one in jobs})
     try:
         for one in jobs:
-            wait_for(lambda one=one: results(crew, one.name) > 0)  # type: ignore[misc]
+            wait_for(lambda one=one: results(pool, one.name) > 0)  # type: ignore[misc]
         yield
     finally:
-        assert crew.close()
+        assert pool.close()
 
 
-def results(crew: Crew, name: str) -> int:
-    supervisor = crew.get(name)
+def results(pool: PipelinePool, name: str) -> int:
+    supervisor = pool.get(name)
     return 0 if supervisor is None else supervisor.meter.counters.done
 
 
-def look(crew: Crew, *jobs: Job, shadow: int = 0) -> list[Taken]:
-    return crew.apply(lambda: {one.name: one for one in jobs}, shadow=shadow)
+def look(pool: PipelinePool, *jobs: Job, shadow: int = 0) -> list[Taken]:
+    return pool.apply(lambda: {one.name: one for one in jobs}, shadow=shadow)
 
 
 def test_one_that_was_told_to_end_and_was_too_slow_is_begun_anew() -> None:
-    camera, crew = StuckSource(), Crew(stop_s=0.05)
+    camera, pool = StuckSource(), PipelinePool(stop_s=0.05)
     cameras = iter([camera, StuckSource()])
     wanted = job("a", lambda: next(cameras))
-    with at_work(crew, wanted):
+    with at_work(pool, wanted):
         camera.free.clear()
         assert camera.stuck.wait(20)
-        (one,) = look(crew)
+        (one,) = look(pool)
         assert (one.did, one.error) == ("kept", "pipeline 'a': it did not end within 0.05 s")
-        (one,) = look(crew, wanted)
+        (one,) = look(pool, wanted)
         assert "did not end" in one.error, "it still holds its camera"
 
         camera.free.set()
-        old = crew.get("a")
+        old = pool.get("a")
         assert old is not None
         wait_for(lambda: old.meter.state == "ended")
-        (one,) = look(crew, wanted)
+        (one,) = look(pool, wanted)
         assert (one.did, one.error) == ("restarted", "")
-        wait_for(lambda: crew.get("a") is not old and results(crew, "a") > 0)
+        wait_for(lambda: pool.get("a") is not old and results(pool, "a") > 0)
 
 
 def test_shadow_runs_of_cameras_that_stand_still_end_together_in_time() -> None:
     cameras = {name: StuckSource() for name in "abc"}
-    crew = Crew(shadow_s=0.3)
+    pool = PipelinePool(shadow_s=0.3)
     jobs = [job(name, lambda camera=camera: camera) for name, camera in cameras.items()]  # type: ignore[misc]
-    with at_work(crew, *jobs):
+    with at_work(pool, *jobs):
         for camera in cameras.values():
             camera.free.clear()
             assert camera.stuck.wait(20)
             threading.Timer(1.0, camera.free.set).start()
-        found = look(crew, *(replace(one, network="second") for one in jobs), shadow=100)
+        found = look(pool, *(replace(one, network="second") for one in jobs), shadow=100)
     assert [(one.did, one.error) for one in found] == [("swapped", "")] * 3
     assert all(one.compared < 100 for one in found)
 
 
 def test_networks_are_loaded_with_what_the_pipelines_leave_over() -> None:
     usual, seen = os.getpriority(os.PRIO_PROCESS, 0), []
-    pool = threading.Event()
+    ended = threading.Event()
     stays: list[threading.Thread] = []
 
     def load() -> Network:
         seen.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
-        stays.append(threading.Thread(target=pool.wait, args=(30,)))
+        stays.append(threading.Thread(target=ended.wait, args=(30,)))
         stays[0].start()
         return network(fingerprint="second")
 
-    crew = Crew()
-    with at_work(crew, job("a")):
-        (one,) = look(crew, replace(job("a", engine="second"), load=load))
+    pool = PipelinePool()
+    with at_work(pool, job("a")):
+        (one,) = look(pool, replace(job("a", engine="second"), load=load))
         now = os.getpriority(os.PRIO_PROCESS, stays[0].native_id or 0)
-    pool.set()
+    ended.set()
     stays[0].join(20)
     assert one.did == "swapped"
     assert seen == [usual + 10 if may_come_back() else usual]
