@@ -33,7 +33,7 @@ def inspect(
     known = model.suffix in (".yaml", ".yml")
     recipe = recipes.read(model) if known else Recipe(model, model, RecipeConfig(model=str(model)))
     info = read(recipe.model, recipe.config.preprocess.input_size)
-    info = replace(info, notes=(*info.notes, *Reading(recipe, info).notes))
+    info = replace(info, notes=tuple(dict.fromkeys((*info.notes, *Reading(recipe, info).notes))))
     if json:
         print_json({**vars(info), "path": str(info.path)})
     else:

@@ -85,6 +85,8 @@ class Reading:
                 f"its task is {self._named!r}, which edgetrt does not decode: results are the "
                 "network's own tensors"
             )
+        if refused := unfit(self.summary.inputs, self.summary.outputs)[0]:
+            notes.append(f"cannot be fed with frames: {refused}")
         if self.kind == "raw" and (taken := self._pixels_taken()):
             notes.append(taken)
         return tuple(notes)

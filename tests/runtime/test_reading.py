@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,7 @@ def test_what_frames_cannot_be_fed_to_is_told_as_that(
 ) -> None:
     nodes = [node("Sum", " ".join(inputs), outputs)]
     path = save(model(nodes, inputs, [outputs]), tmp_path)
+    assert any(re.search(words, note) for note in Reading.of(recipes.read(path)).notes)
     with pytest.raises(ModelError, match=words):
         app.open_network(recipes.read(path), "onnxruntime", 1, 1)
 
