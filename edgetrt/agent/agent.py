@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 from edgetrt import wire
 from edgetrt.agent import metrics
 from edgetrt.agent.chunks import Chunks
-from edgetrt.agent.desk import Desk
+from edgetrt.agent.duplicates import DuplicateIdentity
 from edgetrt.agent.entry import Moment
 from edgetrt.agent.home_assistant import HomeAssistant
 from edgetrt.agent.intake import Intake
 from edgetrt.agent.outbox import Outbox
+from edgetrt.agent.publisher import Publisher
 from edgetrt.agent.remote import Remote
 from edgetrt.agent.reporter import Reporter
 from edgetrt.agent.session import Session
-from edgetrt.agent.twins import Twins
 from edgetrt.memory import resident_bytes
 from edgetrt.types import BoardState
 
@@ -135,22 +135,22 @@ class Agent:
         self._outbox = Outbox(
             self._transport, identity.epoch, self._open_store, config.outbox, self._now
         )
-        self._desk = Desk(identity, self._outbox, self._now)
+        self._publisher = Publisher(identity, self._outbox, self._now)
         self._intake = Intake(
             identity.device,
             self._receiver,
-            self._desk,
+            self._publisher,
             config.publish.result_hz,
             self._monotonic_ns,
             self._on_change,
             None if self._updating is None else self._updating.watch,
         )
-        twins = Twins(identity, self._now)
+        duplicates = DuplicateIdentity(identity, self._now)
         self._remote = Remote(
             identity,
             config,
             self._transport,
-            self._desk,
+            self._publisher,
             self._now,
             lambda: self._intake.pipelines.reports(self._monotonic_ns()),
             lambda: self._reporter.latest,
@@ -159,7 +159,7 @@ class Agent:
             run_folder=self._run_folder,
             state_folder=self._state_folder,
             desired=None if self._updating is None else self._updating.take,
-            status=twins.heard,
+            status=duplicates.heard,
             chunk=self._chunks(),
             updating=lambda: self._updating is not None and _is_underway(self._updating.report),
         )
@@ -169,14 +169,14 @@ class Agent:
             self._transport,
             self._outbox,
             self._intake,
-            self._desk,
+            self._publisher,
             lambda: self.stats,
             self._now,
             self._demands,
             self._run_folder,
             self._state_folder,
             self._board,
-            lambda: (*self._remote.reasons(), *twins.reasons(), *self._complaints),
+            lambda: (*self._remote.reasons(), *duplicates.reasons(), *self._complaints),
         )
         self._session = Session(
             identity,
@@ -186,7 +186,7 @@ class Agent:
             self._reporter.due.set,
             lambda: None if self._updating is None else self._updating.report,
             lambda: (self._remote.control.wanted.generation, self._remote.unsettled()),
-            twins,
+            duplicates,
         )
         self._home_assistant = HomeAssistant(
             config.home_assistant,
@@ -244,14 +244,14 @@ class Agent:
 
     def _on_change(self, report: wire.PipelineReport) -> None:
         told = f"{report.state}: {report.error}" if report.error else report.state
-        self._desk.event("pipeline", report.pipeline, told)
+        self._publisher.event("pipeline", report.pipeline, told)
         self._session.changed.set()
         self._reporter.due.set()
 
     def _on_update(self, report: wire.UpdateReport, told: str) -> None:
         self._reporter.update = report
         if told:
-            self._desk.event("update", report.target or report.digest[:16], told)
+            self._publisher.event("update", report.target or report.digest[:16], told)
             self._reporter.due.set()
         self._session.changed.set()
 

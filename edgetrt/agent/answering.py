@@ -28,7 +28,7 @@ from edgetrt.errors import (
 from edgetrt.types import Exchange
 
 if TYPE_CHECKING:
-    from edgetrt.agent.desk import Desk
+    from edgetrt.agent.publisher import Publisher
     from edgetrt.ports import Message, Transport
 
 _log = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ class Answering:
     Args:
         means: what commands work with.
         transport: where replies go.
-        desk: where events go.
+        publisher: where events go.
         audit: where it is written down.
         table: every command by name.
 
@@ -83,7 +83,7 @@ class Answering:
         self,
         means: Means,
         transport: Transport,
-        desk: Desk,
+        publisher: Publisher,
         audit: Audit,
         table: Mapping[str, Command],
     ) -> None:
@@ -91,7 +91,7 @@ class Answering:
         self.repeated = 0
         self._means = means
         self._transport = transport
-        self._desk = desk
+        self._publisher = publisher
         self._audit = audit
         self._table = table
         self._seen: OrderedDict[str, int] = OrderedDict()
@@ -280,7 +280,7 @@ class Answering:
         if outcome != "begun":
             by = f" by {command.by!r}" if command.by else ""
             told = f"{outcome}: {text}" if text else outcome
-            self._desk.event("command", command.command, f"{command.id}{by}: {told}")
+            self._publisher.event("command", command.command, f"{command.id}{by}: {told}")
 
 
 def _refusal(code: str, message: str, hint: str = "") -> CommandError:

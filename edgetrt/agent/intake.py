@@ -12,7 +12,7 @@ from edgetrt.agent.limiter import RateLimiter
 from edgetrt.errors import MessageError
 
 if TYPE_CHECKING:
-    from edgetrt.agent.desk import Desk
+    from edgetrt.agent.publisher import Publisher
     from edgetrt.link import Receiver
 
 _log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class Intake:
     Args:
         device: its name.
         receiver: the socket.
-        desk: where results go.
+        publisher: where results go.
         result_hz: per pipeline at most; None = every result.
         monotonic_ns: clock of rates and ages.
         on_change: called when a pipeline is new or changed its state.
@@ -53,7 +53,7 @@ class Intake:
         self,
         device: str,
         receiver: Receiver,
-        desk: Desk,
+        publisher: Publisher,
         result_hz: float | None,
         monotonic_ns: Callable[[], int],
         on_change: Callable[[wire.PipelineReport], None],
@@ -64,7 +64,7 @@ class Intake:
         self.limited = 0
         self._device = device
         self._receiver = receiver
-        self._desk = desk
+        self._publisher = publisher
         self._result_hz = result_hz
         self._monotonic_ns = monotonic_ns
         self._on_change = on_change
@@ -124,6 +124,6 @@ class Intake:
         if limiter is None:
             limiter = self._limiters[frame.pipeline] = RateLimiter(self._result_hz)
         if limiter.allow(self._monotonic_ns()):
-            self._desk.result(topic, frame)
+            self._publisher.result(topic, frame)
         else:
             self.limited += 1

@@ -74,7 +74,7 @@ class Outbox:
         self._most_live_bytes = config.memory_mb * 5e5
         self._backlog: deque[Entry] = deque()
         self._busy: set[Key] = set()
-        self._pace = Pace(config.historical_hz)
+        self._pace = TokenBucket(config.historical_hz)
         self._keep_unheard = config.unheard == "keep"
         self._deaf_s = 0.0
         self._ears: asyncio.TimerHandle | None = None
@@ -307,7 +307,7 @@ class Outbox:
                 self.unsent += 1
 
 
-class Pace:
+class TokenBucket:
     """Lets through at a rate, with a tenth of a second's worth at once.
 
     Args:

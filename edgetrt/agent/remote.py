@@ -19,9 +19,9 @@ from edgetrt.agent.peer import Peer, Recent
 from edgetrt.errors import TransportError
 
 if TYPE_CHECKING:
-    from edgetrt.agent.desk import Desk
     from edgetrt.agent.entry import Moment
     from edgetrt.agent.identity import Identity
+    from edgetrt.agent.publisher import Publisher
     from edgetrt.config import DeviceConfig
     from edgetrt.ports import Message, Transport
 
@@ -43,7 +43,7 @@ class Remote:
         identity: who.
         config: what is allowed.
         transport: where messages come from and replies go.
-        desk: where events go.
+        publisher: where events go.
         now: by both clocks.
         reports: what the pipelines said last, with their ages.
         health: the last that was told.
@@ -66,7 +66,7 @@ class Remote:
         identity: Identity,
         config: DeviceConfig,
         transport: Transport,
-        desk: Desk,
+        publisher: Publisher,
         now: Callable[[], Moment],
         reports: Callable[[], tuple[wire.PipelineReport, ...]],
         health: Callable[[], wire.HealthMessage | None],
@@ -101,7 +101,7 @@ class Remote:
             updating=updating,
         )
         audit = Audit(None if state_folder is None else state_folder / "audit")
-        self._answering = Answering(means, transport, desk, audit, table)
+        self._answering = Answering(means, transport, publisher, audit, table)
         handlers: dict[str, Handler] = {
             "cmd": self._answering.take,
             "announce": _announced,

@@ -19,10 +19,10 @@ from edgetrt.agent.health import Trends, Window, health_message
 from edgetrt.agent.verdict import Demand, Facts, Verdict, judge, stuck
 
 if TYPE_CHECKING:
-    from edgetrt.agent.desk import Desk
     from edgetrt.agent.identity import Identity
     from edgetrt.agent.intake import Intake
     from edgetrt.agent.outbox import Outbox
+    from edgetrt.agent.publisher import Publisher
     from edgetrt.config import DeviceConfig
     from edgetrt.ports import Transport
     from edgetrt.types import BoardState
@@ -46,7 +46,7 @@ class Reporter:
         transport: asked for its state.
         outbox: asked for what waits.
         intake: asked for the pipelines.
-        desk: where messages go.
+        publisher: where messages go.
         report: makes the agent's report about itself.
         now: by both clocks.
         demands: what is configured, by pipeline.
@@ -67,7 +67,7 @@ class Reporter:
         transport: Transport,
         outbox: Outbox,
         intake: Intake,
-        desk: Desk,
+        publisher: Publisher,
         report: Callable[[], wire.AgentReport],
         now: Callable[[], Moment],
         demands: Mapping[str, Demand],
@@ -88,7 +88,7 @@ class Reporter:
         self._transport = transport
         self._outbox = outbox
         self._intake = intake
-        self._desk = desk
+        self._publisher = publisher
         self._report = report
         self._now = now
         self._demands, self._demanded_ns = demands, 0
@@ -150,7 +150,7 @@ class Reporter:
 
         if connected or changed or now.mono_ns - self._sent_ns >= _OFFLINE_S * 1e9:
             self._sent_ns = now.mono_ns
-            self.latest = self._desk.health(make)
+            self.latest = self._publisher.health(make)
         else:
             self.latest = make(-1)
         self._write_status(self.latest)
@@ -213,13 +213,13 @@ class Reporter:
         """Make events of what is new; True when the verdict is another one."""
         if outbox.moved_aside > self._moved_aside:
             self._moved_aside = outbox.moved_aside
-            self._desk.event("outbox", "outbox", "its file was damaged and was replaced")
+            self._publisher.event("outbox", "outbox", "its file was damaged and was replaced")
         known = verdict.state, frozenset((r.code, r.about) for r in verdict.reasons)
         if known == self._known:
             return False
         self._known = known
         reasons = "; ".join(f"{r.about}: {r.text}" for r in verdict.reasons)
-        self._desk.event("health", "device", f"{verdict.state}: {reasons}".removesuffix(": "))
+        self._publisher.event("health", "device", f"{verdict.state}: {reasons}".removesuffix(": "))
         return True
 
     def _write_status(self, health: wire.HealthMessage) -> None:

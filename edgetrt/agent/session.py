@@ -8,8 +8,8 @@ import platform
 from typing import TYPE_CHECKING
 
 from edgetrt import wire
+from edgetrt.agent.duplicates import DuplicateIdentity
 from edgetrt.agent.machine import synced
-from edgetrt.agent.twins import Twins
 from edgetrt.errors import TransportError
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Session:
         on_online: called after each announcement.
         update: how far an update is, for `reported`; None where none is taken.
         settled: generation of the settings that are wanted, and by pipeline why they are not in force.
-        twins: looks out for other agents with our identity.
+        duplicates: looks out for other agents with our identity.
 
     Attributes:
         reconnects: connections after the first.
@@ -92,10 +92,10 @@ class Session:
         on_online: Callable[[], None],
         update: Callable[[], wire.UpdateReport | None] = lambda: None,
         settled: Callable[[], tuple[int, dict[str, str]]] = lambda: (0, {}),
-        twins: Twins | None = None,
+        duplicates: DuplicateIdentity | None = None,
     ) -> None:
         self.reconnects = 0
-        self._twins = twins or Twins(identity, now)
+        self._duplicates = duplicates or DuplicateIdentity(identity, now)
         self.changed = asyncio.Event()
         self._identity = identity
         self._transport = transport
@@ -112,7 +112,7 @@ class Session:
         try:
             async for state in self._transport.states():
                 if state.taken_over:
-                    self._twins.taken_over()
+                    self._duplicates.taken_over()
                 if not state.connected:
                     continue
                 connections += 1
@@ -147,7 +147,7 @@ class Session:
     async def _say(self, online: bool, reason: str) -> bool:
         topic, payload = status(self._identity, online, reason, self._now().wall)
         if online:
-            self._twins.said(payload)
+            self._duplicates.said(payload)
         return await self._retain(topic, payload)
 
     async def _retain(self, topic: str, payload: bytes) -> bool:

@@ -18,8 +18,8 @@ from msgspec.structs import replace
 from edgetrt import wire
 from edgetrt.config import PipelineSettings
 from edgetrt.errors import EdgetrtError, UnreachableError
-from edgetrt.update import porch
-from edgetrt.update.door import THROTTLED, Door
+from edgetrt.update import held
+from edgetrt.update.assignments import THROTTLED, Assignments
 from edgetrt.update.record import alone
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Updating:
         self.report = wire.UpdateReport()
         self._local, self._engines, self._stop = local, engines, stop
         self._machine = local.machine(switching.steps(), self._told)
-        self._door = Door(local.verifying, self._machine, self._settled)
+        self._assignments = Assignments(local.verifying, self._machine, self._settled)
         self.demands: Mapping[str, Demand] = {}
         self._read_demands = demands
         self._wake = threading.Event()
@@ -172,7 +172,7 @@ class Updating:
                 self._wake.clear()
                 self._local.verifying.rest(_LINGER_S)
         finally:
-            porch.tell(self._local.layout.root, "")
+            held.write(self._local.layout.root, "")
             self._local.verifying.rest(0.0)
 
     def _is_due(self) -> bool:
@@ -216,7 +216,7 @@ class Updating:
             self._keep(desired)
             return
         try:
-            answer = self._door.knock(*desired)
+            answer = self._assignments.accept(*desired)
         except UnreachableError as error:
             self._keep(desired, _AGAIN_S)
             self._waiting_for(error)
@@ -277,7 +277,7 @@ class Updating:
         switched = serving != self.report.serving
         self.report = report = self._describe(record, serving)
         if not self._brief:  # a flood of forged ones must not wear the disk
-            porch.tell(self._local.layout.root, self._waits or self._fault)
+            held.write(self._local.layout.root, self._waits or self._fault)
         self._post(lambda: self._on_change(report, told))
         if switched or not self._begun:
             self.demands = demands = self._read_demands()
@@ -288,14 +288,14 @@ class Updating:
         if not self._fault:
             memory = self._local.store.load()
             record, newest = record or memory.record, max(memory.floor, memory.settled)
-        return describe(record, serving, newest, self._door, self._fault, self._waits)
+        return describe(record, serving, newest, self._assignments, self._fault, self._waits)
 
 
 def describe(
     record: Record | None,
     serving: str,
     newest: int,
-    door: Door,
+    assignments: Assignments,
     fault: str = "",
     waits: str = "",
 ) -> wire.UpdateReport:
@@ -303,8 +303,8 @@ def describe(
     told = wire.UpdateReport(
         serving=serving,
         newest=newest,
-        refused=dict(door.refused),
-        older=door.older,
+        refused=dict(assignments.refused),
+        older=assignments.older,
         fault=fault,
         held=waits,
     )

@@ -55,7 +55,7 @@ def open_updating(
     from edgetrt.agent.trust_process import TrustProcess
     from edgetrt.agent.updating import Updating
     from edgetrt.agent.watch import Watch
-    from edgetrt.update.gate import Gate
+    from edgetrt.update.conditions import SwitchConditions
     from edgetrt.update.line import Line
     from edgetrt.update.local import assemble, is_over_mqtt
     from edgetrt.update.steps import Switching
@@ -76,7 +76,9 @@ def open_updating(
 
     engines = UnitEngines(root, workers(), look, stop.is_set)
     prover = WatchProver(watch, rates_hz, board)
-    switching = Switching(local.layout, engines, Gate(root, BoardHeadroom(board)), prover)
+    switching = Switching(
+        local.layout, engines, SwitchConditions(root, BoardHeadroom(board)), prover
+    )
     updating = Updating(local, switching, engines, watch, stop, demands, line)
     return updating
 

@@ -73,10 +73,10 @@ def table(json: JsonOption = False) -> None:
 @app.command("status")
 def status(folder: FolderOption = None, json: JsonOption = False) -> None:
     """Say which release serves, and how far an update is."""
-    from edgetrt.update import porch
+    from edgetrt.update import held as held_file
 
     where = _folder(folder)
-    memory, serving, held = _memory(where), _serving(where), porch.held(where)
+    memory, serving, held = _memory(where), _serving(where), held_file.read(where)
     if json:
         found = {"serving": serving, "previous": memory.previous, "update": memory.record}
         print_json({**found, "held": held})
@@ -96,10 +96,10 @@ def show(
     json: JsonOption = False,
 ) -> None:
     """Tell all about the last update: what was checked, what was found, the last log lines."""
-    from edgetrt.update import porch
+    from edgetrt.update import held as held_file
 
     where = _folder(folder)
-    memory, held = _memory(where), porch.held(where)
+    memory, held = _memory(where), held_file.read(where)
     records = [*([memory.record] if memory.record else []), *(memory.history if history else ())]
     if json:
         print_json({"updates": records, "held": held})
@@ -177,7 +177,7 @@ def rollback(folder: FolderOption = None, json: JsonOption = False) -> None:
 def confirm(folder: FolderOption = None) -> None:
     """Give the word that an update waits for, when its assignment asks for one."""
     from edgetrt.update import durable
-    from edgetrt.update.gate import CONSENT
+    from edgetrt.update.conditions import CONSENT
 
     where = _folder(folder, change=True)
     record = _memory(where).record

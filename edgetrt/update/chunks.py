@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from edgetrt import wire
 from edgetrt.errors import MessageError, TrustError, UnreachableError
 from edgetrt.update.line import Call, Line
-from edgetrt.update.origin import Limits, Pace, Reply
+from edgetrt.update.origin import Limits, Reply, StallGuard
 
 CHUNK_BYTES = 64 * 1024
 WINDOW = 8
@@ -93,7 +93,7 @@ class _File:
 
     def chunks(self, first: wire.ChunkMessage) -> Iterator[bytes]:
         """Its bytes in order, from the first chunk on; raises as `first` does."""
-        pace, size = Pace(self._limits, self._where), first.size
+        pace, size = StallGuard(self._limits, self._where), first.size
         at = asked = first.offset
         early = {at: first.data}
         asked += len(first.data)

@@ -65,7 +65,7 @@ class Origin(Protocol):
         """
 
 
-class Pace:
+class StallGuard:
     """Watches that enough comes in every window; a byte now and then keeps nobody waiting."""
 
     def __init__(self, limits: Limits, where: str) -> None:

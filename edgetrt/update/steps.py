@@ -12,9 +12,9 @@ from msgspec.structs import replace
 
 from edgetrt.errors import EdgetrtError, IncompatibleError, ProveError, TrustError
 from edgetrt.update import archive, built
+from edgetrt.update.conditions import SwitchConditions
 from edgetrt.update.desired import Desired
 from edgetrt.update.fetch import Progress, Wanted, fetch
-from edgetrt.update.gate import Gate
 from edgetrt.update.layout import Layout
 from edgetrt.update.origin import BundleOrigin, Origin
 from edgetrt.update.ports import Engines, Prover, Trial, Trusting
@@ -171,7 +171,7 @@ class Switching:
         self,
         layout: Layout,
         engines: Engines,
-        gate: Gate,
+        gate: SwitchConditions,
         prover: Prover,
         now_s: Callable[[], float] = time.time,
     ) -> None:

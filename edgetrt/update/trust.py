@@ -71,9 +71,9 @@ class Trust:
     def __init__(self, folder: Path, root: bytes, clock: WallClock) -> None:
         self._folder, self._root, self._clock = folder, root, clock
         self._bound = Bound(folder / "clock")
-        self._session: Session | None = None
+        self._session: VerifiedMetadata | None = None
 
-    def refresh(self, metadata: Origin, targets: Origin) -> Session:
+    def refresh(self, metadata: Origin, targets: Origin) -> VerifiedMetadata:
         """As `Trusting.refresh`."""
         self._session = None
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -83,7 +83,7 @@ class Trust:
             updater.refresh()
             keys = _keys(updater, folder, OriginFetcher(targets))
         self._bound.raise_to(now, *self._signed_at(now))
-        self._session = Session(updater, keys)
+        self._session = VerifiedMetadata(updater, keys)
         return self._session
 
     def signed(self, envelope: bytes, device: str) -> Desired:
@@ -156,7 +156,7 @@ class Trust:
         return []
 
 
-class Session:
+class VerifiedMetadata:
     """Verified metadata, for as long as one update looks at it."""
 
     def __init__(self, updater: Updater, keys: AssignmentKeys) -> None:

@@ -22,7 +22,7 @@ from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
 from edgetrt import __version__
 from edgetrt.errors import ConfigError, TrustError, UnreachableError
-from edgetrt.update.origin import CHUNK, Limits, Pace, Reply
+from edgetrt.update.origin import CHUNK, Limits, Reply, StallGuard
 
 MOST_REDIRECTS = 3
 _HEADERS = {
@@ -166,7 +166,7 @@ class WebOrigin:
         return Reply(answer.status, offset, answer.length, self._chunks(answer, url))
 
     def _chunks(self, answer: http.client.HTTPResponse, url: str) -> Iterator[bytes]:
-        pace = Pace(self._limits, url)
+        pace = StallGuard(self._limits, url)
         try:
             while chunk := answer.read1(CHUNK):
                 pace.took(len(chunk))

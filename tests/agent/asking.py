@@ -24,7 +24,7 @@ OWN = "edgetrt/v1/u/cam-1/reply/"
 
 
 class Events:
-    """A desk that remembers what it was told."""
+    """A publisher that remembers what it was told."""
 
     def __init__(self) -> None:
         self.told: list[tuple[str, str, str]] = []

@@ -174,7 +174,7 @@ class Datagrams:
 
 
 class Results:
-    """A desk that counts."""
+    """A publisher that counts."""
 
     count = 0
 
@@ -190,11 +190,11 @@ def test_any_datagram_of_the_local_link_is_counted_or_is_what_it_says(
     damaged = bytearray(datagram)
     for _ in range(data.draw(st.integers(0, 3)) if damaged else 0):
         damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
-    desk = Results()
+    publisher = Results()
     link: Any = Datagrams(bytes(damaged))
-    intake = Intake("cam-1", link, desk, None, lambda: 1, lambda _: None)  # type: ignore[arg-type]
+    intake = Intake("cam-1", link, publisher, None, lambda: 1, lambda _: None)  # type: ignore[arg-type]
     intake.read()
-    assert intake.malformed + desk.count + len(intake.pipelines.reports(1)) == 1
+    assert intake.malformed + publisher.count + len(intake.pipelines.reports(1)) == 1
 
 
 @relaxed

@@ -22,9 +22,9 @@ from edgetrt.agent.verdict import Demand
 from edgetrt.agent.watch import Watch
 from edgetrt.config import DeviceConfig, HealthConfig, OutboxConfig, PublishConfig
 from edgetrt.link import Receiver
-from edgetrt.update import bundle, durable, porch
+from edgetrt.update import bundle, durable, held
 from edgetrt.update.built import Built
-from edgetrt.update.gate import Gate
+from edgetrt.update.conditions import SwitchConditions
 from edgetrt.update.handover import Handover
 from edgetrt.update.local import Local
 from edgetrt.update.record import Check, FileStore, Record, alone
@@ -100,7 +100,9 @@ class World:
         root, stop = bare.layout.root, threading.Event()
         engines = SlowEngines(self.folder / "engines", self.fails)
         local = Local(DEVICE, bare.layout, FileStore(root), Requests(root), bare.verifying)
-        switching = Switching(bare.layout, engines, Gate(root, Room()), Judge(self.good))
+        switching = Switching(
+            bare.layout, engines, SwitchConditions(root, Room()), Judge(self.good)
+        )
         return Updating(local, switching, engines, Watch(), stop, **how), engines  # type: ignore[arg-type]
 
     @property
@@ -251,7 +253,7 @@ def test_one_that_waits_for_the_clock_is_told_everywhere(world: World) -> None:
         assert "update.trust_clock: true" in text
     assert "No update was ever asked for" not in shown[1].out
     assert rig.events() == [], "anybody may have sent it"
-    assert porch.held(world.root) == "", "nobody works on updates any more"
+    assert held.read(world.root) == "", "nobody works on updates any more"
 
 
 def test_a_worse_one_is_taken_back_with_its_verdict(world: World) -> None:
@@ -413,7 +415,7 @@ def test_what_the_guard_took_back_ends_as_crashed(world: World, proven: bool) ->
     switching = Switching(
         part._local.layout,
         engines,
-        Gate(world.root, Room()),
+        SwitchConditions(world.root, Room()),
         Watching(),  # type: ignore[arg-type]
     )
     part = Updating(part._local, switching, engines, Watch(), threading.Event())

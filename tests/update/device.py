@@ -18,8 +18,8 @@ from edgetrt.errors import EngineBuildError
 from edgetrt.update import durable, keys
 from edgetrt.update.built import Built, BuiltPipeline, Failure
 from edgetrt.update.built import write as write_built
+from edgetrt.update.conditions import SwitchConditions
 from edgetrt.update.desired import Desired, Policy, sign
-from edgetrt.update.gate import Gate
 from edgetrt.update.layout import Layout
 from edgetrt.update.machine import Machine, Ports
 from edgetrt.update.ports import Trial
@@ -320,7 +320,7 @@ class Device:
         switching = Switching(
             self.layout,
             self.engines if moment is None else real,
-            Gate(self.layout.root, self.room),
+            SwitchConditions(self.layout.root, self.room),
             self.judge,
             self.now_s,
         )

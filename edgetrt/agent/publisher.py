@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-class Desk:
+class Publisher:
     """Numbers what leaves: one sequence over all classes of an epoch.
 
     Args:

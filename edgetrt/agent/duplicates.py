@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _SPAN_NS = 3600 * 10**9
 
 
-class Twins:
+class DuplicateIdentity:
     """Counts how often somebody else was here under our name.
 
     Args:

@@ -35,7 +35,7 @@ _LOGGED = 10
 """Refusals that are logged one by one; then every hundredth is."""
 
 
-class Door:
+class Assignments:
     """Looks at signatures, before anything is stored.
 
     Args:
@@ -63,7 +63,7 @@ class Door:
         self._refreshed_s = self._tried_s = -math.inf
         self._away: UnreachableError | None = None
 
-    def knock(self, envelope: bytes, arrived_s: float) -> Answer | None:
+    def accept(self, envelope: bytes, arrived_s: float) -> Answer | None:
         """Take an assignment, or refuse it and count that.
 
         Args:

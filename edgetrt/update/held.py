@@ -14,14 +14,14 @@ from edgetrt.update import durable
 _FILE, _MODE = "held", 0o640
 
 
-def tell(folder: Path, why: str) -> None:
+def write(folder: Path, why: str) -> None:
     """Say what it is; empty = nothing is. A disk that does not take it stops nothing.
 
     Args:
         folder: of updates.
         why: in words.
     """
-    if why == held(folder):
+    if why == read(folder):
         return
     with contextlib.suppress(OSError):
         if why:
@@ -30,7 +30,7 @@ def tell(folder: Path, why: str) -> None:
             (folder / _FILE).unlink(missing_ok=True)
 
 
-def held(folder: Path) -> str:
+def read(folder: Path) -> str:
     """What it is; empty = nothing, as far as whoever works on updates has said."""
     try:
         return (folder / _FILE).read_text(encoding="utf-8")

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from edgetrt import wire
+from edgetrt.agent.duplicates import DuplicateIdentity
 from edgetrt.agent.entry import Moment
 from edgetrt.agent.identity import Identity
 from edgetrt.agent.inbound import Inbound
 from edgetrt.agent.session import Session, status
-from edgetrt.agent.twins import Twins
 from edgetrt.errors import MessageError
 from edgetrt.mqtt import Backoff, MqttTransport, Settings
 from tests.chaos import DEVICE
@@ -32,50 +32,50 @@ def kept(epoch: int, online: bool = True, at: float = 1.8e9, retained: bool = Tr
 class Clock:
     def __init__(self) -> None:
         self.now_ns = 0
-        self.twins = Twins(ME, lambda: Moment(1.8e9, self.now_ns, "b"))
+        self.duplicates = DuplicateIdentity(ME, lambda: Moment(1.8e9, self.now_ns, "b"))
 
 
 def test_another_birth_in_the_place_of_ours_is_another_agent() -> None:
     clock = Clock()
-    clock.twins.said(kept(7).payload)
-    clock.twins.heard(kept(70))
-    assert clock.twins.reasons() == ()
-    clock.twins.heard(kept(71))
-    (reason,) = clock.twins.reasons()
+    clock.duplicates.said(kept(7).payload)
+    clock.duplicates.heard(kept(70))
+    assert clock.duplicates.reasons() == ()
+    clock.duplicates.heard(kept(71))
+    (reason,) = clock.duplicates.reasons()
     assert (reason.state, reason.code, reason.about) == ("degraded", "identity", "broker")
     assert "2 times in the last hour, epoch 70, 71; this one's epoch is 7" in reason.text
     clock.now_ns = HOUR_NS + 1
-    assert clock.twins.reasons() == ()
+    assert clock.duplicates.reasons() == ()
 
 
 def test_a_copied_card_has_the_same_epoch_and_is_found_all_the_same() -> None:
     clock = Clock()
-    clock.twins.said(kept(7, at=1.8e9).payload)
+    clock.duplicates.said(kept(7, at=1.8e9).payload)
     for _ in range(2):
-        clock.twins.heard(kept(7, at=1.8e9 + 5))
-    assert len(clock.twins.reasons()) == 1
+        clock.duplicates.heard(kept(7, at=1.8e9 + 5))
+    assert len(clock.duplicates.reasons()) == 1
 
 
 def test_what_is_no_other_agent() -> None:
     clock = Clock()
     # Of the run before, which was killed.
-    clock.twins.heard(kept(6))
-    clock.twins.said(kept(7).payload)
+    clock.duplicates.heard(kept(6))
+    clock.duplicates.said(kept(7).payload)
     for _ in range(3):
-        clock.twins.heard(kept(7))
-        clock.twins.heard(kept(7, online=False, at=1.8e9 + 1))
-        clock.twins.heard(kept(6, online=False))
-        clock.twins.heard(kept(8, retained=False))
+        clock.duplicates.heard(kept(7))
+        clock.duplicates.heard(kept(7, online=False, at=1.8e9 + 1))
+        clock.duplicates.heard(kept(6, online=False))
+        clock.duplicates.heard(kept(8, retained=False))
     with pytest.raises(MessageError):
-        clock.twins.heard(FakeMessage(wire.status(DEVICE), b"{}", retained=True))
-    assert clock.twins.reasons() == ()
+        clock.duplicates.heard(FakeMessage(wire.status(DEVICE), b"{}", retained=True))
+    assert clock.duplicates.reasons() == ()
 
 
 def test_a_broker_that_says_so_is_believed() -> None:
     clock = Clock()
-    clock.twins.taken_over()
-    clock.twins.taken_over()
-    assert len(clock.twins.reasons()) == 1
+    clock.duplicates.taken_over()
+    clock.duplicates.taken_over()
+    assert len(clock.duplicates.reasons()) == 1
 
 
 @pytest.mark.broker
@@ -85,7 +85,7 @@ def test_at_a_real_broker_both_find_the_other(tmp_path: Path) -> None:
             return Moment(1.8e9, 0, "b")
 
         who = Identity(DEVICE, epoch)
-        twins = Twins(who, now)
+        duplicates = DuplicateIdentity(who, now)
         transport = MqttTransport(
             at.client(DEVICE),
             DEVICE,
@@ -93,12 +93,12 @@ def test_at_a_real_broker_both_find_the_other(tmp_path: Path) -> None:
             settings=Settings(will_delay_s=30),
             backoff=Backoff(0.05, 0.1),
         )
-        session = Session(who, transport, now, lambda: (), lambda: None, twins=twins)
-        inbound = Inbound(DEVICE, transport, {"status": twins.heard})
+        session = Session(who, transport, now, lambda: (), lambda: None, duplicates=duplicates)
+        inbound = Inbound(DEVICE, transport, {"status": duplicates.heard})
         async with transport:
             work = [asyncio.create_task(session.run()), asyncio.create_task(inbound.run())]
             while len(told) < 2:
-                if reasons := twins.reasons():
+                if reasons := duplicates.reasons():
                     told[epoch] = reasons
                 await asyncio.sleep(0.02)
             for task in work:

@@ -15,7 +15,7 @@ LOCK, CONSENT = "hold.lock", "consent"
 """Files in the folder of updates: one that an application may lock, one that a person's word makes."""
 
 
-class Gate:
+class SwitchConditions:
     """Says why not now.
 
     Args:
