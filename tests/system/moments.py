@@ -165,7 +165,7 @@ def builds(pid: int) -> bool:
     """Whether a process is a part of a build."""
     with contextlib.suppress(OSError):
         command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        return b"build" in command or b"edgetrt.rehearsal" in command
+        return b"build" in command or b"edgetrt.deploy.rehearsal" in command
     return False
 
 

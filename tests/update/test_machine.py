@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgetrt.errors import ConfigError, TrustError, UpdateError
-from edgetrt.update import bundle, gate
+from edgetrt.update import bundle, conditions
 from edgetrt.update.desired import Policy, peek
 from edgetrt.update.record import Memory, Offer, Store
 from edgetrt.update.requests import Request
@@ -286,7 +286,7 @@ def test_a_switch_waits_for_the_application_but_not_for_ever(shelf: Shelf) -> No
     device = shelf.device()
     device.machine.offer(shelf.offer(2, policy=Policy(lock_max_s=600)))
     device.until(State.WAIT)
-    fd = os.open(device.layout.root / gate.LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    fd = os.open(device.layout.root / conditions.LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         assert device.machine.step() == 1.0
@@ -302,10 +302,10 @@ def test_a_switch_waits_for_a_person_and_for_the_board(shelf: Shelf) -> None:
     device.machine.offer(shelf.offer(2, policy=Policy(ask=True)))
     device.until(State.WAIT)
     assert device.machine.step() == 1.0
-    (device.layout.root / gate.CONSENT).write_text(shelf.digest(1))
+    (device.layout.root / conditions.CONSENT).write_text(shelf.digest(1))
     assert device.machine.step() == 1.0, "the word was for another release"
 
-    (device.layout.root / gate.CONSENT).write_text(shelf.digest(2))
+    (device.layout.root / conditions.CONSENT).write_text(shelf.digest(2))
     device.room.lacks = "GPU at 92 °C, switches below 85 °C"
     assert device.machine.step() == 1.0
     assert device.record().held == device.room.lacks
@@ -326,14 +326,14 @@ def test_a_switch_waits_for_a_person_and_for_the_board(shelf: Shelf) -> None:
 def test_a_window_may_reach_over_midnight(window: str, now: str, held: bool) -> None:
     from datetime import time
 
-    assert gate.within(window, time.fromisoformat(now)) is held
+    assert conditions.within(window, time.fromisoformat(now)) is held
 
 
 def test_a_window_that_is_none_is_told() -> None:
     from datetime import time
 
     with pytest.raises(ConfigError, match="window '25:00-26:00'"):
-        gate.within("25:00-26:00", time(0))
+        conditions.within("25:00-26:00", time(0))
 
 
 class FullStore:
