@@ -141,6 +141,16 @@ def test_the_service_takes_a_release_back_also_when_its_settings_are_refused(
     assert rollback(tmp_path, status=1) == 75
 
 
+def test_engines_stay_when_nobody_knows_whether_a_release_is_at_fault(tmp_path: Path) -> None:
+    device(tmp_path / "update", State.PROVE)
+    (tmp_path / "update/update.json").write_text("{")
+    (tmp_path / "active").mkdir()
+    (tmp_path / "active/door.json").write_text("[]")
+
+    assert rollback(tmp_path, status=1) == UpdateError.exit_code
+    assert not list(tmp_path.glob("taken-back/*"))
+
+
 def test_the_link_never_leads_to_what_is_not_here(tmp_path: Path) -> None:
     layout = device(tmp_path, State.COMMIT)
 
