@@ -26,10 +26,13 @@ from tuf.api.metadata import (
     Timestamp,
 )
 
-from edgetrt.errors import ConfigError, TrustError
+from edgetrt.errors import ConfigError
 from edgetrt.update import archive, durable, release, roles
 from edgetrt.update.desired import KEYS_TARGET, AssignmentKeys
 from edgetrt.update.trust import SIGNED_AT, stored_path
+
+_PUBLISHED = ("targets", "snapshot", "root", "timestamp")
+"""In which order: what others name lies there before they do, and the timestamp tells of it all."""
 
 
 class Repository:
@@ -174,45 +177,55 @@ class Repository:
             The version of each role now.
 
         Raises:
-            TrustError: signatures are missing, or the online keys are.
+            TrustError: signatures are missing, or the online keys are; then nothing is published.
         """
-        found = ((role, self._staged_role(role)) for role in roles.OFFLINE)
-        ready = [(role, staged) for role, staged in found if staged is not None]
-        for role, staged in ready:
-            self._demand(role, staged)
-        for role, staged in ready:
-            self._write(self.metadata / f"{staged.signed.version}.{role}.json", staged)
-            (self._staged / f"{role}.json").unlink()
-        root, targets = self.load("root"), self.load("targets")
+        for state in self.staged():
+            roles.demand(state)
+        new = {role: self._staged_role(role) or self.load(role) for role in roles.OFFLINE}
+        new |= self._online(new, signers)
+        for role in _PUBLISHED:
+            self._write(self.metadata / _name(role, new[role].signed.version), new[role])
+        for role in roles.OFFLINE:
+            (self._staged / f"{role}.json").unlink(missing_ok=True)
+        return {role: metadata.signed.version for role, metadata in new.items()}
+
+    def _online(
+        self, offline: Mapping[str, Metadata[Any]], signers: Mapping[str, Signer]
+    ) -> dict[str, Metadata[Any]]:
+        """Fresh and signed snapshot and timestamp of these; nothing is written."""
+        wanted = offline["root"].signed.roles
         snapshot = self._renewed("snapshot", Snapshot)
-        snapshot.signed.meta["targets.json"] = roles.meta(targets)
-        self._finish(
-            "snapshot", snapshot, root, signers, f"{snapshot.signed.version}.snapshot.json"
-        )
+        snapshot.signed.meta["targets.json"] = roles.meta(offline["targets"])
+        roles.sign("snapshot", snapshot, wanted["snapshot"], signers)
         timestamp = self._renewed("timestamp", Timestamp)
         timestamp.signed.snapshot_meta = roles.meta(snapshot)
         timestamp.signed.unrecognized_fields[SIGNED_AT] = roles.now().isoformat()
-        self._finish("timestamp", timestamp, root, signers, "timestamp.json")
-        now = {"root": root, "targets": targets, "snapshot": snapshot, "timestamp": timestamp}
-        return {name: role.signed.version for name, role in now.items()}
+        roles.sign("timestamp", timestamp, wanted["timestamp"], signers)
+        return {"snapshot": snapshot, "timestamp": timestamp}
 
     def load(self, role: str) -> Metadata[Any]:
-        """The published metadata of a role, its newest version.
+        """The published metadata of a role: the newest root, and what the timestamp leads to.
 
         Raises:
             ConfigError: nothing was published.
         """
-        if role == "timestamp":
-            paths = [self.metadata / "timestamp.json"]
-        else:
-            paths = sorted(self.metadata.glob(f"*.{role}.json"), key=roles.number)
         try:
-            return Metadata.from_bytes(paths[-1].read_bytes())
-        except (IndexError, OSError, RepositoryError) as error:
+            return Metadata.from_bytes((self.metadata / self._published(role)).read_bytes())
+        except (ValueError, OSError, RepositoryError) as error:
             raise ConfigError(
                 f"{self.folder}: no published {role}",
                 "Make one with `edgetrt release init`, sign and publish it.",
             ) from error
+
+    def _published(self, role: str) -> str:
+        """The name of a role's file; a newer one that no timestamp leads to was never public."""
+        if role == "root":
+            return _name(role, max(roles.number(one) for one in self.metadata.glob("*.root.json")))
+        if role == "snapshot":
+            return _name(role, self.load("timestamp").signed.snapshot_meta.version)
+        if role == "targets":
+            return _name(role, self.load("snapshot").signed.meta["targets.json"].version)
+        return _name(role)
 
     def first_root(self) -> bytes:
         """The first root metadata, which devices are given."""
@@ -236,35 +249,6 @@ class Repository:
         known.signatures.clear()
         return known
 
-    def _finish(
-        self,
-        role: str,
-        metadata: Metadata[Any],
-        root: Metadata[Root],
-        signers: Mapping[str, Signer],
-        name: str,
-    ) -> None:
-        wanted = root.signed.roles[role]
-        for keyid in wanted.keyids:
-            if keyid in signers:
-                metadata.sign(signers[keyid], append=True)
-        if len(metadata.signatures) < wanted.threshold:
-            raise TrustError(
-                f"{role}: {len(metadata.signatures)} of {wanted.threshold} signatures",
-                "Give the folder with the online keys: --keys.",
-                "threshold",
-            )
-        self._write(self.metadata / name, metadata)
-
-    def _demand(self, role: str, staged: Metadata[Any]) -> None:
-        state = self._state(role, staged)
-        if state.missing:
-            raise TrustError(
-                f"{role} version {state.version}: {state.signed} of {state.threshold} signatures",
-                f"Sign it with: {', '.join(keyid[:12] for keyid in state.missing)}.",
-                "threshold",
-            )
-
     def _state(self, role: str, staged: Metadata[Any]) -> roles.State:
         data, signed, threshold, missing = staged.signed_bytes, 0, 0, set[str]()
         for root in self._roots(role):
@@ -286,8 +270,14 @@ class Repository:
         return [keyid for root in self._roots(role) for keyid in root.roles[role].keyids]
 
     def _staged_role(self, role: str) -> Metadata[Any] | None:
+        """What is staged; what is public already lies there only when a publication was cut short."""
         path = self._staged / f"{role}.json"
-        return Metadata.from_bytes(path.read_bytes()) if path.exists() else None
+        if not path.exists():
+            return None
+        staged: Metadata[Any] = Metadata.from_bytes(path.read_bytes())
+        with contextlib.suppress(ConfigError):
+            return staged if staged.signed.version > self.load(role).signed.version else None
+        return staged
 
     def _stage(self, role: str, metadata: Metadata[Any]) -> None:
         metadata.signatures.clear()
@@ -328,3 +318,7 @@ class Repository:
         target = TargetFile(len(data), {"sha256": hashlib.sha256(data).hexdigest()}, KEYS_TARGET)
         durable.replace(self.targets / stored_path(target), data, mode=0o644)
         targets.signed.targets[KEYS_TARGET] = target
+
+
+def _name(role: str, version: int = 0) -> str:
+    return "timestamp.json" if role == "timestamp" else f"{version}.{role}.json"

@@ -9,9 +9,10 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-from tuf.api.metadata import Metadata, MetaFile
+from securesystemslib.signer import Signer
+from tuf.api.metadata import Metadata, MetaFile, Role
 
-from edgetrt.errors import ConfigError
+from edgetrt.errors import ConfigError, TrustError
 
 DAYS = {"root": 365, "targets": 365, "snapshot": 7, "timestamp": 7}
 """How long each role's word is good; the last two are renewed by `publish` from a timer."""
@@ -37,6 +38,29 @@ def meta(metadata: Metadata[Any]) -> MetaFile:
     return MetaFile(
         metadata.signed.version, len(data), {"sha256": hashlib.sha256(data).hexdigest()}
     )
+
+
+def demand(state: State) -> None:
+    """Raise TrustError when a staged role lacks signatures."""
+    if state.missing:
+        raise TrustError(
+            f"{state.role} version {state.version}: {state.signed} of {state.threshold} signatures",
+            f"Sign it with: {', '.join(keyid[:12] for keyid in state.missing)}.",
+            "threshold",
+        )
+
+
+def sign(role: str, metadata: Metadata[Any], wanted: Role, signers: Mapping[str, Signer]) -> None:
+    """Sign an online role with the keys that count for it; raises TrustError when they are missing."""
+    for keyid in wanted.keyids:
+        if keyid in signers:
+            metadata.sign(signers[keyid], append=True)
+    if len(metadata.signatures) < wanted.threshold:
+        raise TrustError(
+            f"{role}: {len(metadata.signatures)} of {wanted.threshold} signatures",
+            "Give the folder with the online keys: --keys.",
+            "threshold",
+        )
 
 
 def threshold(role: str, thresholds: Mapping[str, int], keyids: list[str]) -> int:
