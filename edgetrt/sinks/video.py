@@ -105,16 +105,19 @@ class VideoSink:
         self._thread.join()
 
     def _work(self) -> None:
+        more = True
         try:
             while (result := self._waiting.get()) is not None:
                 self._encode(result.frame, annotate(result))
+            more = False
             if self._stream is not None:
                 self._container.mux(self._stream.encode())
                 self._container.close()
         except Exception as error:  # noqa: BLE001 - or a pipeline would wait for room for ever
             self._broken, self._failed = True, self._failed + 1
             log.warning("%s: the video ends here: %s", self._path, error)
-            self._drain()
+            if more:
+                self._drain()
 
     def _encode(self, source: Frame, picture: NDArray[np.uint8]) -> None:
         if self._stream is None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import shutil
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from edgetrt.ports import EndOfStream
 from edgetrt.sinks.video import QUEUE, VideoSink
 from edgetrt.sources.video import VideoFileSource
 from edgetrt.types import Frame
+from tests.cli.command import ROOT
 from tests.sinks.results import make_result
 
 
@@ -142,3 +145,31 @@ def test_what_cannot_be_opened_is_told(tmp_path: Path) -> None:
         assert caught.value.hint
     with pytest.raises(SinkError, match="fps above 0"):
         VideoSink(tmp_path / "a.mp4", fps=0)
+
+
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+from edgetrt.sinks.video import VideoSink
+from tests.sinks.results import make_result
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+sink = VideoSink(Path(sys.argv[1]), block=True)
+assert all(sink.put(make_result(n)) for n in range(5))
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+sink.close()
+print("lost", sink.lost)
+"""
+
+
+def test_a_disk_that_is_full_at_the_last_write_holds_nobody_up(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(tmp_path / "a.mp4")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.stdout.startswith("lost "), done.stderr
+    assert "the video ends here" in done.stderr
