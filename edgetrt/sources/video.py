@@ -70,7 +70,7 @@ class VideoFileSource:
         self._decoder: Decoder | None = None
         self._pipe = NamedPipe(self._path) if self._path.is_fifo() else None
         if self._pipe is None:
-            self._begin()
+            self._take(open_file(self._path))
         self._keep_time()
 
     @property
@@ -132,14 +132,15 @@ class VideoFileSource:
         if not self._pipe.wait(timeout_s):
             return False
         with self._reading:
+            if self._closed.is_set():
+                raise EndOfStream
             try:
-                self._begin()
+                self._take(self._pipe.decoder())
             except SourceError as error:
                 if getattr(error.__cause__, "errno", None) == errno.EINTR:
                     raise EndOfStream from error  # a signal: whoever sent it wants the end
                 raise
             self._keep_time()
-            self._pipe.close()
         return True
 
     def _keep_time(self) -> None:
@@ -158,20 +159,20 @@ class VideoFileSource:
                 f"{self._path}: no frame could be decoded ({self.corrupt} damaged packets)",
                 "Play it with another program; copy or record it again if that fails too.",
             )
-        if not self._loop:
+        if not self._loop or self._pipe is not None:  # what a pipe gave does not come again
             raise EndOfStream
         self._corrupt += self._decoder.corrupt
         self._decoder.close()
-        self._begin()
+        self._take(open_file(self._path))
         return self._next()
 
-    def _begin(self) -> None:
-        self._decoder = open_file(self._path)
-        self._frames: Iterator[NDArray[np.uint8]] = self._decoder.frames()
+    def _take(self, decoder: Decoder) -> None:
+        self._decoder = decoder
+        self._frames: Iterator[NDArray[np.uint8]] = decoder.frames()
 
 
 class NamedPipe:
-    """A named pipe that is watched until somebody writes to it; nothing is read from it.
+    """A named pipe that is watched until somebody writes to it, and decoded then.
 
     Args:
         path: where it is.
@@ -195,6 +196,15 @@ class NamedPipe:
             self._file = self._open()
         return bool(events & select.POLLIN)
 
+    def decoder(self) -> Decoder:
+        """Decode what is written to it, from where it is open: opening it again would wait for a writer.
+
+        Raises:
+            SourceError: it is no video.
+        """
+        os.set_blocking(self._file, True)
+        return Decoder(f"pipe:{self._file}", str(self._path))
+
     def _open(self) -> int:
         try:
             return os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -204,7 +214,7 @@ class NamedPipe:
             ) from error
 
     def close(self) -> None:
-        """Leave it to who reads it; may be called twice."""
+        """Close it; may be called twice."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1

@@ -229,3 +229,17 @@ def test_a_named_pipe_that_nobody_writes_to_can_be_closed(tmp_path: Path) -> Non
     source.close()
     with pytest.raises(EndOfStream):
         source.read(0.01)
+
+
+def test_a_writer_that_has_gone_already_is_not_waited_for(tmp_path: Path) -> None:
+    video, pipe = make_video(tmp_path / "small.avi", 4, codec="mjpeg"), tmp_path / "pipe"
+    os.mkfifo(pipe)
+    source = VideoFileSource(pipe)
+    assert video.stat().st_size < 60_000, "it must fit into the pipe"
+    writer = os.open(pipe, os.O_WRONLY)
+    os.write(writer, video.read_bytes())
+    os.close(writer)
+    assert [frame.seq for frame in read_all(source)] == [0, 1, 2, 3]
+    with pytest.raises(EndOfStream):
+        source.read(0.01)
+    source.close()
