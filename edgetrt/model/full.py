@@ -48,6 +48,9 @@ def cast_full(path: Path, out: Path) -> None:
         for tensor in graph.initializer:
             if tensor.data_type == HALF:
                 tensor.CopyFrom(spool.add(tensor.name, array_of(tensor).astype(np.float32)))
+        for value in graph.input:  # older exporters list weights there, too
+            if value.name in weights and _is_half(value):
+                value.type.tensor_type.elem_type = FLOAT
         for node in graph.node:
             if has_body(node):
                 raise ModelError(
