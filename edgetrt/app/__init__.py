@@ -14,11 +14,11 @@ from edgetrt.app.networks import (
     tensorrt_backend,
 )
 from edgetrt.app.pipelines import (
-    STDOUT,
     join,
     open_source,
     parts_named,
     supervisor,
+    uses_stdout,
     whole_sink,
 )
 from edgetrt.app.places import RUNTIME_SOCKET, cache_dir, run_dir, state_dir
@@ -28,7 +28,6 @@ from edgetrt.app.serving import Serving, current, parts, updates_dir, wanted
 
 __all__ = [
     "RUNTIME_SOCKET",
-    "STDOUT",
     "Serving",
     "active",
     "backends",
@@ -53,6 +52,7 @@ __all__ = [
     "supervisor",
     "tensorrt_backend",
     "updates_dir",
+    "uses_stdout",
     "wanted",
     "whole_sink",
     "written",

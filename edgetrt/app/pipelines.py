@@ -78,7 +78,7 @@ def whole_sink(text: str, base: Path) -> str:
             f"sink {text!r}: expected jsonl:PATH, video:PATH or image:PATH",
             "Use `jsonl:-` for standard output.",
         )
-    if text == STDOUT:
+    if scheme == "jsonl" and _values_asked(rest)[0] == "-":
         return text
     try:
         return f"{scheme}:{base / Path(rest).expanduser()}"
@@ -118,9 +118,10 @@ def _whole_sinks(texts: Sequence[str], base: Path, file: Path | None) -> list[st
     for number, text in enumerate(texts):
         with _told_in(file, f"sinks[{number}]"):
             whole.append(whole_sink(text, base))
-            if whole.count(whole[-1]) > 1:
+            targets = [_values_asked(one)[0] for one in whole]
+            if targets.count(targets[-1]) > 1:
                 raise ConfigError(
-                    f"sink {whole[-1]!r}: is there {whole.count(whole[-1])} times",
+                    f"sink {targets[-1]!r}: is there {targets.count(targets[-1])} times",
                     "Name each file once.",
                 )
     return whole
@@ -167,7 +168,12 @@ def _open_sink(text: str, *, live: bool) -> Sink:
 
     rest, most = _values_asked(rest)
     encode = lambda result: wire.encode(wire.result_message(result, 0, most))  # noqa: E731
-    return JsonlSink(None if text == STDOUT else Path(rest), encode)
+    return JsonlSink(None if rest == "-" else Path(rest), encode)
+
+
+def uses_stdout(texts: Sequence[str]) -> bool:
+    """Whether a sink writes to standard output."""
+    return any(_values_asked(text)[0] == STDOUT for text in texts)
 
 
 def _values_asked(rest: str) -> tuple[str, int]:

@@ -77,7 +77,7 @@ def run(
     finally:
         supervisor.close()
     health, elapsed_s = supervisor.meter.health(), time.monotonic() - started
-    console = output.err if app.STDOUT in pipeline.sinks else output.out
+    console = output.err if app.uses_stdout(pipeline.sinks) else output.out
     if json:
         report = _report(health, elapsed_s, supervisor.meter.mean_objects())
         output.print_json(report, console)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edgetrt import app
-from edgetrt.app.pipelines import open_sinks
+from edgetrt.app.pipelines import STDOUT, open_sinks, uses_stdout
 from edgetrt.app.serving import pipelines_of
 from edgetrt.config import DeviceConfig, PipelineConfig
 from edgetrt.errors import ConfigError, ModelError, SinkError
@@ -26,7 +26,7 @@ def test_a_sink_is_written_with_its_whole_path() -> None:
     assert app.whole_sink("video:out/a.mp4", Path("/data")) == "video:/data/out/a.mp4"
     assert app.whole_sink("jsonl:/tmp/a.jsonl", Path("/data")) == "jsonl:/tmp/a.jsonl"
     assert app.whole_sink("image:~/a.jpg", Path("/data")) == f"image:{Path.home()}/a.jpg"
-    assert app.whole_sink(app.STDOUT, Path("/data")) == app.STDOUT
+    assert app.whole_sink(STDOUT, Path("/data")) == STDOUT
 
 
 @pytest.mark.parametrize("text", ["", "jsonl", "jsonl:", "carrier-pigeon:x", "a.mp4"])
@@ -122,3 +122,21 @@ def test_a_bad_sink_fails_its_own_pipeline_and_is_told_with_file_line_and_key(
     assert said["bad"].state == said["good"].state == "failed"
     assert re.search(error, said["bad"].error)
     assert said["good"].error.endswith("none.onnx: no such file"), "it came as far as its network"
+
+
+def test_standard_output_takes_larger_tensors_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert uses_stdout(["video:a.mp4", "jsonl:-?values=5000"])
+    assert not uses_stdout(["jsonl:a.jsonl"])
+    (sink,) = open_sinks(["jsonl:-?values=5000"], tmp_path, live=False)
+    assert sink.put(replace(make_result(0), output=RawOutput({"large": np.zeros(5000)})))
+    sink.close()
+    assert len(json.loads(capfdbinary.readouterr().out)["tensors"]["large"]["data"]) == 5000
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_is_one_file_however_much_it_takes(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="2 times"):
+        open_sinks(["jsonl:a.jsonl", "jsonl:a.jsonl?values=9"], tmp_path, live=False)
