@@ -11,6 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -305,10 +306,11 @@ class Pipeline:
         self._flights.clear()
         now = self._meter.counters
         self._meter.count(refused=now.read - now.done - now.dropped - now.refused)
-        self._part()
-        self._network.close()
         with self._swapping:
             self._over = True
             waiting, self._next = self._next, None
-        if waiting is not None:
-            waiting.network.close()
+        with ExitStack() as closing:  # each, whatever becomes of the others
+            if waiting is not None:
+                closing.callback(waiting.network.close)
+            closing.callback(self._network.close)
+            closing.callback(self._part)

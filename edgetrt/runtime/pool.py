@@ -186,6 +186,7 @@ class PipelinePool:
 
     def _swapped(self, pipeline: RunningPipeline, job: Job, trials: Trials) -> Taken:
         """Load and warm the new network, let it look at live frames first if wanted, and swap it in."""
+        trials.begin()
         network, agreed = ready(job), Agreement(None, 0)
         if trials.frames > 0 and pipeline.supervisor.pipeline is not None:
             try:
@@ -216,12 +217,15 @@ class PipelinePool:
     def _take_on(self, job: Job, network: Network | None) -> None:
         try:
             pipeline = RunningPipeline(job, self._frames)
-        except EdgetrtError:
+        except BaseException:
             if network is not None:
                 network.close()
             raise
         if network is not None:
             pipeline.supervisor.swap(network, SWAP_S)
+        before = self.get(job.name)
+        if before is not None:
+            pipeline.supervisor.limit(before.limited)
         with self._guard:
             if not self._closed:  # else nobody would end it
                 self._running[job.name] = pipeline

@@ -95,9 +95,10 @@ def begun(job: Job, frames: int | None) -> RunningPipeline:
     try:
         return RunningPipeline(job, frames)
     except EdgetrtError as error:
-        return RunningPipeline(
-            replace(job, make_supervisor=partial(unfit, job.name, error)), frames
-        )
+        failure = error
+    except Exception as error:  # noqa: BLE001 - nor may a fault of ours keep the others from running
+        failure = EdgetrtError(f"internal error: {type(error).__name__}: {error}")
+    return RunningPipeline(replace(job, make_supervisor=partial(unfit, job.name, failure)), frames)
 
 
 def ready(job: Job) -> Network:

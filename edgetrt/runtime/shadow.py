@@ -62,16 +62,19 @@ class Trials:
         within_s: float,
         monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.frames, self._runs, self._left_s = frames, runs, within_s
+        self.frames, self._waiting, self._left_s = frames, runs, within_s
         self._monotonic_s = monotonic_s
+
+    def begin(self) -> None:
+        """The next one's turn; what it does not run, others have."""
+        self._waiting -= 1
 
     def run(self, compare: Callable[[int, float], Agreement]) -> Agreement:
         """Let one have its share: `compare` gets the frames and the seconds."""
         begun_s = self._monotonic_s()
         try:
-            return compare(self.frames, self._left_s / max(1, self._runs))
+            return compare(self.frames, self._left_s / (1 + max(0, self._waiting)))
         finally:
-            self._runs -= 1
             self._left_s = max(0.0, self._left_s - (self._monotonic_s() - begun_s))
 
 

@@ -56,6 +56,7 @@ class Supervisor:
         engine: fingerprint of the network that it has, also while its source is away; empty before the
             first.
         tap: gives its next result to who asks.
+        limited: what it may use, whoever asks for more.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class Supervisor:
         self.tap = ResultTap()
         self._sinks = (*sinks, self.tap)
         self._clock = clock
-        self._limit, self._demand_hz = Grant(), rate_hz
+        self.limited, self._demand_hz = Grant(), rate_hz
         self._tuning = Tuning(meter)
         self._enabled, self._hurry = threading.Event(), threading.Event()
         self._enabled.set()
@@ -92,7 +93,7 @@ class Supervisor:
     def granted(self) -> Grant:
         """What it may use now: what settings from afar or else its file ask for, within the limit."""
         rate_hz = self._tuning.settings.rate_hz
-        return self._limit.for_demand(self._demand_hz if rate_hz is None else rate_hz)
+        return self.limited.for_demand(self._demand_hz if rate_hz is None else rate_hz)
 
     @property
     def lost(self) -> int:
@@ -101,7 +102,7 @@ class Supervisor:
 
     def limit(self, grant: Grant) -> None:
         """Let the pipeline use no more than that, whoever asks for it, now and after restarts."""
-        self._limit = grant
+        self.limited = grant
         self._hand_on_grant()
 
     def demand(self, rate_hz: float | None) -> None:

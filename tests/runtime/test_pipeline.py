@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from edgetrt.clock import SystemClock
-from edgetrt.errors import InferenceError, SourceLostError
+from edgetrt.errors import CudaError, InferenceError, SourceLostError
 from edgetrt.ports import Clock, Source
 from edgetrt.runtime.meter import Meter
 from edgetrt.runtime.network import Network
@@ -328,3 +328,29 @@ def test_a_slow_rate_does_not_hold_up_the_end_or_another_rate() -> None:
     bench.pipeline.run(stop)
     assert 2 <= bench.meter.counters.done <= 4
     assert (clock.now_ns - start) / 1e9 < 2.0
+
+
+def test_a_network_that_cannot_be_closed_leaves_no_other_open() -> None:
+    class Stuck(Network):
+        def close(self) -> None:
+            super().close()
+            raise CudaError("cannot free")
+
+    fails = backend()
+    made = network()
+    old = Stuck(**{field.name: getattr(made, field.name) for field in fields(made)})
+    new = network(fails, 1, "second")
+
+    def swaps() -> Iterator[Frame]:
+        yield frame(0)
+        bench.pipeline.swap(new)
+        fails.fail_next = 1
+        yield frame(1)
+
+    bench = Bench(FakeSource(swaps()), old)
+    with pytest.raises(CudaError, match="cannot free"):
+        bench.run()
+    assert fails.open == 0
+    late = backend()
+    bench.pipeline.swap(network(late))
+    assert late.open == 0, "it is over, and says so to whoever comes"

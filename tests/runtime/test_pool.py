@@ -12,7 +12,8 @@ from edgetrt.runtime.aside import aside, may_come_back
 from edgetrt.runtime.network import Network
 from edgetrt.runtime.pool import PipelinePool
 from edgetrt.runtime.running import Job
-from edgetrt.types import Frame
+from edgetrt.runtime.supervisor import Supervisor
+from edgetrt.types import Frame, Grant
 from edgetrt.wire import Taken
 from tests.fakes import FakeSource
 from tests.runtime.scenes import frame, network
@@ -123,3 +124,33 @@ def test_what_is_done_aside_is_done_at_low_priority_and_its_errors_arrive() -> N
     except ZeroDivisionError:
         return
     raise AssertionError("the error is gone")
+
+
+def test_a_fault_of_ours_keeps_the_others_running() -> None:
+    def faulty(_: object) -> Supervisor:
+        raise ZeroDivisionError("a bug in an adapter")
+
+    pool = PipelinePool()
+    bad = replace(job("bad"), make_supervisor=faulty)
+    pool.begin({"bad": bad, "a": job("a")})
+    try:
+        wait_for(lambda: results(pool, "a") > 0)
+        supervisor = pool.get("bad")
+        assert supervisor is not None
+        wait_for(lambda: "ZeroDivisionError: a bug in an adapter" in supervisor.meter.error)
+    finally:
+        pool.close()
+
+
+def test_a_limit_outlives_the_pipeline_that_it_was_given_to() -> None:
+    pool = PipelinePool()
+    with at_work(pool, job("a")):
+        old = pool.get("a")
+        assert old is not None
+        old.limit(Grant(50.0))
+        (one,) = look(pool, replace(job("a"), parts="another camera"))
+        assert one.did == "restarted"
+        fresh = pool.get("a")
+        assert fresh is not None
+        assert fresh is not old
+        assert fresh.granted == Grant(50.0)

@@ -105,10 +105,19 @@ def test_several_runs_share_one_time_and_leave_what_they_do_not_need() -> None:
 
     trials = Trials(7, 4, 120.0, lambda: now_s)
     for needed_s in (1000.0, 3.0, 1000.0, 1000.0):
+        trials.begin()
         assert trials.run(taking(needed_s)).frames == 7
 
     assert shares == pytest.approx([30.0, 30.0, 43.5, 43.5])
     assert now_s - 100.0 <= 120.0 + 1e-6
+
+
+def test_who_compares_nothing_leaves_its_share_to_the_others() -> None:
+    trials, shares = Trials(7, 4, 120.0, lambda: 0.0), list[float]()
+    for _ in range(4):
+        trials.begin()
+    trials.run(lambda frames, within_s: Agreement(None, shares.append(within_s) or frames))
+    assert shares == [120.0]
 
 
 def test_time_that_one_takes_too_long_is_not_there_for_the_next() -> None:
@@ -120,8 +129,10 @@ def test_time_that_one_takes_too_long_is_not_there_for_the_next() -> None:
         raise InferenceError("at last")
 
     trials, left = Trials(1, 2, 40.0, lambda: now_s), []
+    trials.begin()
     with pytest.raises(InferenceError):
         trials.run(overdrawn)
+    trials.begin()
     trials.run(lambda frames, within_s: Agreement(None, left.append(within_s) or frames))
     assert left == [0.0]
 
