@@ -197,8 +197,8 @@ class Updating:
                 self._publish()
         except Stopped:
             raise
-        except EdgetrtError as error:
-            self._failed(error.message)
+        except (EdgetrtError, OSError) as error:
+            self._failed(error.message if isinstance(error, EdgetrtError) else str(error))
             wait_s = _AGAIN_S
         except Exception as error:  # noqa: BLE001 - it must not end the agent, and is told and logged
             _log.debug("updates", exc_info=True)
@@ -221,7 +221,7 @@ class Updating:
             self._keep(desired, _AGAIN_S)
             self._waiting_for(error)
             return
-        except EdgetrtError:  # the disk, for instance: what was signed must not be lost over it
+        except (EdgetrtError, OSError):  # the disk: what was signed must not be lost over it
             self._keep(desired, _AGAIN_S)
             raise
         self._waits, self._brief = "", False

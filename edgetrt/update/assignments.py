@@ -76,6 +76,7 @@ class Assignments:
         Raises:
             UnreachableError: its signer is not known and the repository is away, or no clock tells whether
                 it still holds: come again.
+            OSError: the disk kept it from being looked at, or noted: come again.
         """
         offer = Offer(envelope=envelope.decode("utf-8", "replace"))
         try:
@@ -120,6 +121,7 @@ class Assignments:
 
         Raises:
             UnreachableError: it is away, or the clock is not set; also when it was looked at a moment ago.
+            OSError: the disk; what the repository says now is not known.
         """
         now_s = self._monotonic_s()
         if now_s - self._tried_s < _AGAIN_S:

@@ -470,6 +470,20 @@ def test_a_damaged_state_is_told_and_ends_nothing(world: World) -> None:
     drive(world, scenario)
 
 
+def test_what_was_signed_is_kept_while_the_disk_fails(world: World) -> None:
+    part, _ = world.updating()
+    (world.root / "trust").write_text("a file where a folder should be")
+    envelope = world.site.assign(world.targets[0], 1)
+
+    part.take(envelope)
+    part._next()
+
+    assert part._desired is not None
+    assert part._desired[0] == envelope
+    assert "trust" in part.report.fault
+    assert "internal error" not in part.report.fault
+
+
 def test_a_mistake_of_ours_is_told_and_ends_nothing(world: World) -> None:
     part, engines = world.updating()
     engines.done.clear()

@@ -170,6 +170,21 @@ def test_a_wait_names_its_cause_however_often_it_is_asked(here: Receiving) -> No
     assert here.accept(envelope) == "begun"
 
 
+def test_a_disk_that_fails_refuses_nothing(here: Receiving) -> None:
+    envelope = here.site.assign(here.site.release("1"), 1)
+    trust = here.device.layout.trust
+    trust.parent.mkdir(parents=True, exist_ok=True)
+    trust.write_text("a file where a folder should be")
+
+    with pytest.raises(FileExistsError):
+        here.accept(envelope)
+    assert not here.assignments.refused
+
+    trust.unlink()
+    here.now_s += 10.0
+    assert here.accept(envelope) == "begun"
+
+
 def test_forged_ones_make_few_look_ups(here: Receiving) -> None:
     target = here.site.release("1")
     here.accept(here.site.assign(target, 1))
