@@ -128,7 +128,7 @@ async def _exchange(
     )
     async with transport:
         try:
-            await transport.reach(_CONNECT_S)
+            await transport.reach(min(_CONNECT_S, limit_s))
         except NotConnectedError as error:
             raise NotConnectedError(
                 f"{device}: nothing was asked: {error.message}",

@@ -43,7 +43,8 @@ def test_a_device_is_asked_and_its_answer_printed(tmp_path: Path) -> None:
 
 
 def test_without_a_broker_it_says_so() -> None:
-    done = edgetrt("command", "cam-1", "ping", "--broker", f"127.0.0.1:{free_port()}")
+    nowhere = f"127.0.0.1:{free_port()}"
+    done = edgetrt("command", "cam-1", "ping", "--wait", "0.5", "--broker", nowhere)
     assert done.code == 69
     assert "error: cam-1: nothing was asked: broker 127.0.0.1" in done.err
     assert "refuses connections" in done.err

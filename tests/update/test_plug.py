@@ -256,8 +256,8 @@ def kill_often(prepared: Prepared, tmp_path: Path, times: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_a_kill_at_30_random_moments(prepared: Prepared, tmp_path: Path) -> None:
-    kill_often(prepared, tmp_path, 30)
+def test_a_kill_at_12_random_moments(prepared: Prepared, tmp_path: Path) -> None:
+    kill_often(prepared, tmp_path, 12)
 
 
 @pytest.mark.system
