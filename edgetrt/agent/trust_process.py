@@ -2,18 +2,21 @@
 
 What verifies metadata and signatures (TUF and its cryptography) is a fourth of the agent's memory, and is
 wanted for a second now and then. That process has no network of its own: the files that it asks for are
-read here, from the same origins as releases, a piece at a time and no further than it wants.
+read here, from the same origins as releases, a piece at a time and no further than it wants. It has a
+socket for its answers, apart from what libraries print; one that says too much or nothing is ended.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Literal
+from typing import Literal
 
 import msgspec
 
@@ -26,6 +29,10 @@ from edgetrt.update.ports import Trusted
 
 _WORKER = (sys.executable, "-m", "edgetrt.agent.trust_worker")
 _HEAD_BYTES = 4
+_MOST_BYTES = 8 << 20
+"""Of one message; the longest are pieces of files, 256 KiB, and what a release says of itself."""
+_SILENT_S = 60.0
+"""For how long it may say nothing, or not listen; a second is usual."""
 
 
 class Open(msgspec.Struct, frozen=True, tag=True):
@@ -119,37 +126,61 @@ class Pipe:
     """Messages both ways.
 
     Args:
-        reads, writes: its two ends here.
+        end: of a pair of sockets, the one here; its timeout is how long the other side may be silent.
     """
 
-    def __init__(self, reads: IO[bytes], writes: IO[bytes]) -> None:
-        self._reads, self._writes = reads, writes
+    def __init__(self, end: socket.socket) -> None:
+        self._end = end
 
     def send(self, message: Message) -> None:
         """Send one.
 
         Raises:
-            OSError: the other side is gone.
+            EOFError: the other side is gone, or does not listen.
         """
         data = msgspec.msgpack.encode(message)
-        self._writes.write(len(data).to_bytes(_HEAD_BYTES, "big") + data)
-        self._writes.flush()
+        try:
+            self._end.sendall(len(data).to_bytes(_HEAD_BYTES, "big") + data)
+        except OSError as error:
+            raise _gone(error) from error
 
     def receive(self) -> Message:
         """Wait for the next.
 
         Raises:
-            EOFError: the other side is gone.
+            EOFError: the other side is gone, is silent, or sends what is no message.
         """
         size = int.from_bytes(self._read(_HEAD_BYTES), "big")
-        message: Message = _DECODER.decode(self._read(size))
+        if size > _MOST_BYTES:
+            raise EOFError(f"sent {size} bytes, at most {_MOST_BYTES} are a message")
+        try:
+            message: Message = _DECODER.decode(self._read(size))
+        except msgspec.MsgspecError as error:
+            raise EOFError(f"sent what is no message: {error}") from error
         return message
 
+    def close(self) -> None:
+        """Close this end."""
+        self._end.close()
+
     def _read(self, size: int) -> bytes:
-        data = self._reads.read(size)
-        if len(data) < size:
-            raise EOFError
-        return data
+        data = bytearray()
+        while len(data) < size:
+            try:
+                piece = self._end.recv(size - len(data))
+            except OSError as error:
+                raise _gone(error) from error
+            if not piece:
+                raise EOFError(_ENDED)
+            data += piece
+        return bytes(data)
+
+
+_ENDED = "ended before it answered"
+
+
+def _gone(error: OSError) -> EOFError:
+    return EOFError("said nothing for too long" if isinstance(error, TimeoutError) else _ENDED)
 
 
 class TrustProcess:
@@ -159,16 +190,23 @@ class TrustProcess:
         folder: of what is trusted.
         root: the first root metadata.
         trust_clock: a person vouches for the clock.
-        command: what is started.
+        command: what is started; gets the number of its socket as the last argument.
+        silent_s: for how long it may say nothing.
     """
 
     def __init__(
-        self, folder: Path, root: bytes, trust_clock: bool, command: Sequence[str] = _WORKER
+        self,
+        folder: Path,
+        root: bytes,
+        trust_clock: bool,
+        command: Sequence[str] = _WORKER,
+        silent_s: float = _SILENT_S,
     ) -> None:
         self._opening = Open(str(folder), root, trust_clock)
-        self._command = command
+        self._command, self._silent_s = command, silent_s
         self._origins: Mapping[str, Origin] = {}
         self._process: subprocess.Popen[bytes] | None = None
+        self._pipe: Pipe | None = None
         self._used_s = 0.0
 
     def refresh(self, metadata: Origin, targets: Origin) -> None:
@@ -186,25 +224,26 @@ class TrustProcess:
 
     def rest(self, idle_s: float) -> None:
         """As `Trusting.rest`: end that process. What it holds is on the disk, or is fetched again."""
-        process = self._process
-        if process is not None and time.monotonic() - self._used_s >= idle_s:
-            self._process = None
+        process, pipe = self._process, self._pipe
+        if process and pipe and time.monotonic() - self._used_s >= idle_s:
+            self._process = self._pipe = None
             process.kill()
-            process.communicate()
+            pipe.close()
+            process.wait()
 
     def _ask(self, question: Message) -> Done:
         """Ask, and read files for it until it answers.
 
         Raises:
-            EdgetrtError: its answer, or that it died.
+            EdgetrtError: its answer, or that it died or had to be ended.
             OSError: its answer: the disk.
         """
         try:
             answer = self._serve(question)
-        except (EOFError, BrokenPipeError):
+        except EOFError as error:
             self.rest(0.0)
             raise UnreachableError(
-                "the process that verifies updates ended before it answered",
+                f"the process that verifies updates {error}",
                 "It is started again; the log has its last words.",
                 "verifier",
             ) from None
@@ -225,20 +264,25 @@ class TrustProcess:
         return message
 
     def _open(self) -> Pipe:
-        begins = self._process is None
-        if self._process is None:
-            self._process = subprocess.Popen(
-                self._command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
+        if self._pipe is None:
+            self._process, self._pipe = self._start()
+            self._pipe.send(self._opening)
+        return self._pipe
+
+    def _start(self) -> tuple[subprocess.Popen[bytes], Pipe]:
+        ours, theirs = socket.socketpair()
+        ours.settimeout(self._silent_s)
+        with theirs, contextlib.ExitStack() as failed:
+            failed.callback(ours.close)
+            process = subprocess.Popen(
+                [*self._command, str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=2,  # what libraries print goes to the log
+                pass_fds=[theirs.fileno()],
                 env={**os.environ, PARENT: str(os.getpid())},
             )
-        reads, writes = self._process.stdout, self._process.stdin
-        assert reads is not None and writes is not None  # noqa: S101 - both are pipes
-        pipe = Pipe(reads, writes)
-        if begins:
-            pipe.send(self._opening)
-        return pipe
+            failed.pop_all()
+        return process, Pipe(ours)
 
     def _read(self, pipe: Pipe, asked: Get) -> None:
         """Hand it one file, as far as it wants it."""

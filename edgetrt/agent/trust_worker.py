@@ -1,6 +1,8 @@
 """The process that verifies updates, the other end of `agent.trust_process`.
 
-    python -m edgetrt.agent.trust_worker
+    python -m edgetrt.agent.trust_worker SOCKET
+
+SOCKET is the number of the open socket over which it is asked.
 
 It ends with the agent, and holds nothing that is not on the disk.
 """
@@ -8,7 +10,7 @@ It ends with the agent, and holds nothing that is not on the disk.
 from __future__ import annotations
 
 import contextlib
-import os
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -116,19 +118,16 @@ def answer(question: Message, trust: Trust, agent: Agent) -> Message:
 
 
 def main() -> int:
-    """Answer until the other side is gone; what libraries print goes to the log."""
+    """Answer until the other side is gone."""
     follow_parent()
-    reads, writes = os.dup(0), os.dup(1)
-    os.dup2(2, 1)
-    with os.fdopen(reads, "rb") as inbox, os.fdopen(writes, "wb") as out:
-        agent = Agent(Pipe(inbox, out))
-        with contextlib.suppress(EOFError, BrokenPipeError):
-            opening = agent.question()
-            assert isinstance(opening, Open)  # noqa: S101 - the first message is
-            clock = SystemWallClock(opening.trust_clock)
-            trust = Trust(Path(opening.folder), opening.root, clock)
-            while True:
-                agent.say(answer(agent.question(), trust, agent))
+    with socket.socket(fileno=int(sys.argv[1])) as end, contextlib.suppress(EOFError):
+        agent = Agent(Pipe(end))
+        opening = agent.question()
+        assert isinstance(opening, Open)  # noqa: S101 - the first message is
+        clock = SystemWallClock(opening.trust_clock)
+        trust = Trust(Path(opening.folder), opening.root, clock)
+        while True:
+            agent.say(answer(agent.question(), trust, agent))
     return 0
 
 

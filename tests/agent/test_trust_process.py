@@ -236,6 +236,48 @@ def test_one_that_cannot_start_is_told(tmp_path: Path) -> None:
     assert died.value.code == "verifier"
 
 
+def speaking(code: str) -> tuple[str, ...]:
+    """A process that has its socket as `end`, and does that."""
+    opened = "import socket, sys; end = socket.socket(fileno=int(sys.argv[1])); "
+    return (sys.executable, "-c", opened + code)
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("end.recv(9); end.sendall(b'\\x7f' * 9); end.recv(1 << 20); end.recv(1)", "at most"),
+        ("end.recv(9); end.sendall(bytes(3) + b'\\1\\xc1'); end.recv(1 << 20)", "no message"),
+        ("import time; time.sleep(600)", "said nothing"),
+    ],
+)
+def test_one_that_says_too_much_or_nothing_is_ended(tmp_path: Path, code: str, told: str) -> None:
+    silent_s = 0.3 if "sleep" in code else 60.0
+    trust = TrustProcess(tmp_path, b"", True, speaking(code), silent_s)
+    with pytest.raises(UnreachableError, match=told) as ended:
+        trust.signed(b"{}", DEVICE)
+    assert ended.value.code == "verifier"
+    assert trust._process is None
+
+
+def test_one_that_does_not_listen_is_ended(tmp_path: Path) -> None:
+    deaf = speaking("import time; time.sleep(600)")
+    trust = TrustProcess(tmp_path, bytes(4 << 20), True, deaf, 0.3)
+    with pytest.raises(UnreachableError, match="said nothing"):
+        trust.signed(b"{}", DEVICE)
+    assert trust._process is None
+
+
+def test_what_a_library_prints_is_no_answer(scene: Scene) -> None:
+    printing = "print('x' * 9, flush=True)\nfrom edgetrt.agent.trust_worker import main\nmain()"
+    root = scene.site.repository.first_root()
+    trust = TrustProcess(scene.folder / "trust", root, True, (sys.executable, "-c", printing))
+    try:
+        trust.refresh(scene.metadata, scene.targets)
+        assert trust.target(scene.target).wanted.length > 0
+    finally:
+        trust.rest(0.0)
+
+
 def test_it_goes_when_nobody_asked_for_a_while(scene: Scene) -> None:
     scene.refresh()
     pid = scene.pid()
