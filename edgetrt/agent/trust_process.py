@@ -265,7 +265,14 @@ class TrustProcess:
 
     def _open(self) -> Pipe:
         if self._pipe is None:
-            self._process, self._pipe = self._start()
+            try:
+                self._process, self._pipe = self._start()
+            except OSError as error:  # no fault of this disk: the next attempt may have room
+                raise UnreachableError(
+                    f"the process that verifies updates cannot be started: {error.strerror or error}",
+                    "It is tried again; look at memory, processes and open files.",
+                    "verifier",
+                ) from error
             self._pipe.send(self._opening)
         return self._pipe
 

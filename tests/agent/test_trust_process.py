@@ -236,6 +236,14 @@ def test_one_that_cannot_start_is_told(tmp_path: Path) -> None:
     assert died.value.code == "verifier"
 
 
+def test_no_room_for_it_is_no_fault_of_the_disk(tmp_path: Path) -> None:
+    trust = TrustProcess(tmp_path, b"", True, (str(tmp_path / "missing"),))
+    for _ in range(2):
+        with pytest.raises(UnreachableError, match="cannot be started: No such file") as full:
+            trust.signed(b"{}", DEVICE)
+        assert full.value.code == "verifier"
+
+
 def speaking(code: str) -> tuple[str, ...]:
     """A process that has its socket as `end`, and does that."""
     opened = "import socket, sys; end = socket.socket(fileno=int(sys.argv[1])); "
