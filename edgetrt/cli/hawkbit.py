@@ -40,10 +40,10 @@ def hawkbit(
     import threading
 
     from edgetrt import children
+    from edgetrt.update import durable
     from edgetrt.update.ddi import Ddi, token
     from edgetrt.update.hawkbit import Hawkbit
 
-    children.follow_parent()
     opened = open_handover(config, folder, 60.0)
     ddi = Ddi(
         url,
@@ -54,14 +54,17 @@ def hawkbit(
         allow_http=allow_http,
         ca_file=ca_file,
     )
-    client = Hawkbit(ddi, opened.handover, opened.folder, lambda: _attributes(opened))
-    if once:
-        client.poll()
-        return
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    client.run(stop, print_error)
+    # All that it does is below the folder of updates or at the server.
+    with durable.as_owner(opened.folder):
+        children.follow_parent()  # here: whoever becomes another forgets whom to follow
+        client = Hawkbit(ddi, opened.handover, opened.folder, lambda: _attributes(opened))
+        if once:
+            client.poll()
+            return
+        stop = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stop.set())
+        client.run(stop, print_error)
 
 
 def _attributes(opened: Opened) -> dict[str, str]:

@@ -22,9 +22,11 @@ def take_back(
     """Put the release before back, without the agent; each is taken back once."""
     from edgetrt.app.places import state_dir
     from edgetrt.cli.output import err
-    from edgetrt.update import guard
+    from edgetrt.update import durable, guard
 
-    digest = guard.take_back(folder or state_dir() / "update", trial_only)
+    where = folder or state_dir() / "update"
+    with durable.as_owner(where):
+        digest = guard.take_back(where, trial_only)
     if not digest:
         raise typer.Exit(NOTHING)
     err.print(f"rollback: release {digest[:12]} was taken back", highlight=False)

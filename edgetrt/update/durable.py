@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+_MOST_LINKS = 40
+"""On one path, as path_resolution(7) has it."""
 
 
 def replace(path: Path, data: bytes, mode: int = 0o600) -> None:
@@ -38,34 +43,65 @@ def give(file: int | Path, folder: Path) -> None:
 
 
 def own_folder(path: Path, mode: int = 0o750) -> None:
-    """Make a folder and those above it; root makes them for whom the next one above belongs.
+    """Make a folder and those above it; root makes them as the one that `as_owner` finds.
 
     Its group may look; what only its owner may read has a mode of its own.
     """
-    if path.is_dir():
-        return
-    above = next(folder for folder in path.parents if folder.is_dir())
-    with as_owner(above):
+    with as_owner(path):
         path.mkdir(parents=True, exist_ok=True, mode=mode)
 
 
 @contextlib.contextmanager
-def as_owner(folder: Path) -> Iterator[None]:
-    """Let root work in somebody's folder as that somebody: a link planted there leads root nowhere."""
-    owner = folder.stat()
-    if os.geteuid() != 0 or owner.st_uid == 0:
+def as_owner(path: Path) -> Iterator[None]:
+    """Let root work on somebody's path as that somebody: a link planted there leads root nowhere.
+
+    The whole process becomes the owner of the first name on the path that is not root's: up to there
+    root alone says where it leads, and behind it that owner does, who may change it at any moment.
+    """
+    owner = _first_owner(path) if os.geteuid() == 0 else None
+    if owner is None:
         yield
         return
-    groups = os.getgroups()
-    os.setgroups([])
-    os.setegid(owner.st_gid)
-    os.seteuid(owner.st_uid)
+    gid, groups = os.getegid(), os.getgroups()
     try:
+        os.setgroups([])
+        os.setegid(owner.st_gid)
+        os.seteuid(owner.st_uid)
         yield
     finally:
-        os.seteuid(0)
-        os.setegid(0)
+        os.seteuid(0)  # before the groups: only root may choose them
+        os.setegid(gid)
         os.setgroups(groups)
+
+
+def _first_owner(path: Path) -> os.stat_result | None:
+    """What the first name on a path that is not root's is; None = they are root's, or not there.
+
+    Links on the way are followed when they are root's own.
+
+    Raises:
+        OSError: they lead in a circle.
+    """
+    here, ahead, links = Path("/"), [*reversed(path.absolute().parts[1:])], 0
+    while ahead:
+        name = ahead.pop()
+        if name == "..":
+            here = here.parent
+            continue
+        here = here / name
+        try:
+            found = here.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        if found.st_uid != 0:
+            return found
+        if stat.S_ISLNK(found.st_mode):
+            if (links := links + 1) > _MOST_LINKS:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+            target = here.readlink()
+            ahead += reversed(target.parts[1:] if target.is_absolute() else target.parts)
+            here = Path("/") if target.is_absolute() else here.parent
+    return None
 
 
 def link(path: Path, target: str) -> None:

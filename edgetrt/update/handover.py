@@ -5,6 +5,7 @@ Nothing is trusted on its word: the bundle is an offer like any other, and VERIF
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import shutil
 import time
@@ -74,7 +75,7 @@ class Handover:
         for record in (memory.record, *memory.history):
             if record is not None and record.offer == offer:
                 return record
-        asked = self._requests.pending()
+        asked = self._pending()
         if memory.waiting == offer or (asked is not None and asked.offer == offer):
             return None
         desired = peek(offer.envelope.encode())
@@ -164,8 +165,9 @@ class Handover:
 
     def serves(self, digest: str) -> bool:
         """Whether a release is the one that serves."""
-        link = self._folder / "current"
-        return link.is_symlink() and link.readlink().name == digest
+        with durable.as_owner(self._folder), contextlib.suppress(OSError):
+            return (self._folder / "current").readlink().name == digest
+        return False
 
     def kept(self, path: Path) -> Offer:
         """The offer that `keep` made of a bundle.
@@ -183,7 +185,7 @@ class Handover:
 
     def _asked(self, offer: Offer, most_s: float) -> Record | None:
         """What became of it; a wish that nobody took is withdrawn, one that waits is waited for."""
-        asked = self._requests.pending()
+        asked = self._pending()
         if asked is not None and asked.offer == offer:
             with durable.as_owner(self._folder):
                 self._requests.clear()
@@ -197,12 +199,16 @@ class Handover:
         return next((one for one in known if one is not None and one.offer == offer), None)
 
     def _check_taken(self) -> None:
-        if self._requests.pending() is not None:
+        if self._pending() is not None:
             raise UpdateError(
                 f"update: nobody took the wish within {self._taken_s:.0f} s",
                 "Is the agent running, and has its agent.yaml an `update` section?",
                 "nobody",
             )
+
+    def _pending(self) -> Request | None:
+        with durable.as_owner(self._folder):
+            return self._requests.pending()
 
     def _ask(self, what: str, digest: str, offer: Offer | None = None) -> None:
         try:
@@ -218,11 +224,11 @@ class Handover:
     def _keep(self, path: Path) -> Path:
         """Copy a bundle to where the agent can read it; it may have come from root's own folder."""
         place = self._place(path)
-        if place.is_file() and not place.is_symlink():
-            return place
         beside = place.with_name(f".new-{place.name}")
         try:
             with path.open("rb") as source, durable.as_owner(self._folder):
+                if place.is_file() and not place.is_symlink():
+                    return place
                 self._inbox.mkdir(mode=0o750, parents=True, exist_ok=True)
                 self._clear_inbox()
                 with beside.open("xb") as copy:
@@ -240,7 +246,7 @@ class Handover:
 
     def _clear_inbox(self) -> None:
         """Remove what nobody waits for: half a copy, and bundles whose updates are over."""
-        memory, asked = self._store.load(), self._requests.pending()
+        memory, asked = self._store.load(), self._pending()
         flying = memory.record if memory.record and memory.record.code is None else None
         offers = (flying and flying.offer, memory.waiting, asked and asked.offer)
         needed = {offer.bundle for offer in offers if offer}
@@ -253,7 +259,8 @@ class Handover:
         with path.open("rb") as file:
             while chunk := file.read(_CHUNK):
                 digest.update(chunk)
-        return self._inbox.resolve() / f"{digest.hexdigest()}.edgetrt"
+        with durable.as_owner(self._folder):
+            return self._inbox.resolve() / f"{digest.hexdigest()}.edgetrt"
 
 
 def lines(record: Record) -> list[str]:

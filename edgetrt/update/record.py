@@ -174,7 +174,8 @@ class FileStore:
                 itself.
         """
         try:
-            memory = _DECODER.decode(self._path.read_bytes())
+            with durable.as_owner(self._path.parent):
+                memory = _DECODER.decode(self._path.read_bytes())
         except FileNotFoundError:
             return Memory()
         except (OSError, msgspec.MsgspecError) as error:
@@ -192,7 +193,8 @@ class FileStore:
         data = msgspec.json.format(msgspec.json.encode(memory), indent=2)
         try:
             durable.own_folder(self._path.parent)
-            self._replace(data)
+            with durable.as_owner(self._path.parent):
+                self._replace(data)
         except OSError as error:
             raise UpdateError(
                 f"{self._path}: cannot be written: {error.strerror or error}",

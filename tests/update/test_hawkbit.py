@@ -358,3 +358,18 @@ def test_a_link_that_the_agent_planted_leads_root_nowhere(good: Path, somebodys:
     assert refused.value.code == "disk"
     assert list(roots.iterdir()) == []
     assert os.geteuid() == 0
+
+
+def test_an_inbox_is_not_emptied_where_a_link_leads(good: Path, somebodys: Path) -> None:
+    roots = somebodys.parent / "roots"
+    (roots / "inbox").mkdir(parents=True)
+    (roots / "inbox/kept").write_text("root's")
+    somebodys.rmdir()
+    os.chown(somebodys.parent, 12345, 12345)
+    somebodys.symlink_to(roots)
+    with pytest.raises(UpdateError) as refused:
+        Handover(somebodys, DEVICE).give(good)
+
+    assert refused.value.code == "disk"
+    assert [path.name for path in roots.rglob("*")] == ["inbox", "kept"]
+    assert os.geteuid() == 0
