@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -73,10 +74,8 @@ def table(json: JsonOption = False) -> None:
 @app.command("status")
 def status(folder: FolderOption = None, json: JsonOption = False) -> None:
     """Say which release serves, and how far an update is."""
-    from edgetrt.update import held as held_file
-
     where = _folder(folder)
-    memory, serving, held = _memory(where), _serving(where), held_file.read(where)
+    memory, serving, held = _memory(where), _serving(where), _held(where)
     if json:
         found = {"serving": serving, "previous": memory.previous, "update": memory.record}
         print_json({**found, "held": held})
@@ -96,10 +95,8 @@ def show(
     json: JsonOption = False,
 ) -> None:
     """Tell all about the last update: what was checked, what was found, the last log lines."""
-    from edgetrt.update import held as held_file
-
     where = _folder(folder)
-    memory, held = _memory(where), held_file.read(where)
+    memory, held = _memory(where), _held(where)
     records = [*([memory.record] if memory.record else []), *(memory.history if history else ())]
     if json:
         print_json({"updates": records, "held": held})
@@ -183,7 +180,8 @@ def confirm(folder: FolderOption = None) -> None:
     record = _memory(where).record
     if record is None or record.code is not None or not record.policy.ask:
         raise UpdateError("no update waits for a person", "See `edgetrt update status`.", "nothing")
-    durable.replace(where / CONSENT, record.digest.encode("ascii"))
+    with durable.as_owner(where):
+        durable.replace(where / CONSENT, record.digest.encode("ascii"))
     out.print(f"{record.target} may go on.", highlight=False)
 
 
@@ -256,8 +254,18 @@ def _memory(folder: Path) -> Memory:
 
 
 def _serving(folder: Path) -> str:
-    link = folder / "current"
-    return link.readlink().name if link.is_symlink() else ""
+    from edgetrt.update import durable
+
+    with durable.as_owner(folder), contextlib.suppress(OSError):
+        return (folder / "current").readlink().name
+    return ""
+
+
+def _held(folder: Path) -> str:
+    from edgetrt.update import durable, held
+
+    with durable.as_owner(folder):
+        return held.read(folder)
 
 
 def _local(config: Path, folder: Path) -> Local:
@@ -307,16 +315,16 @@ def _ask(folder: Path, request: Request, json: bool) -> None:
     from edgetrt.update.requests import Requests
 
     requests = Requests(folder)
-    requests.ask(request)
-    with alone(folder) as mine:
-        if mine and request.what == "abort":
-            ports = Ports("", _nobody, time.time)
-            with durable.as_owner(folder):
+    with durable.as_owner(folder):
+        requests.ask(request)
+        with alone(folder) as mine:
+            if mine and request.what == "abort":
+                ports = Ports("", _nobody, time.time)
                 Machine(FileStore(folder), {}, requests, ports).obey()
-    begun = time.monotonic()
-    while not mine and requests.any() and time.monotonic() - begun < _HEARD_S:
-        time.sleep(_LOOK_S)
-    taken = requests.pending() is None
+        begun = time.monotonic()
+        while not mine and requests.any() and time.monotonic() - begun < _HEARD_S:
+            time.sleep(_LOOK_S)
+        taken = requests.pending() is None
     if json:
         print_json({"asked": request.what, "done": taken})
     elif taken:

@@ -8,7 +8,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import msgspec
 
@@ -21,6 +21,9 @@ MOST_HISTORY = 10
 _ROOM = 256 * 1024
 _MODE = 0o640
 """People of the service's group may look how an update goes."""
+
+Digest = Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{64})?\Z")]
+"""sha256 of a release; empty = none. Root acts on what is read here: no other words get through."""
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,13 +101,13 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     offer: Offer
     state: State
     generation: int
-    digest: str
+    digest: Digest
     target: str = ""
     path: str = ""
     length: int = 0
     unpacked: int = 0
     policy: Policy = Policy()
-    previous: str = ""
+    previous: Digest = ""
     serves: bool = False
     by_hand: bool = False
     code: Code | None = None
@@ -135,9 +138,9 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
 
     v: int = 1
     floor: int = 0
-    seen: str = ""
+    seen: Digest = ""
     settled: int = 0
-    previous: str = ""
+    previous: Digest = ""
     record: Record | None = None
     waiting: Offer | None = None
     history: tuple[Record, ...] = ()

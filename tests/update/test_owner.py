@@ -14,6 +14,7 @@ from edgetrt.update import durable
 from edgetrt.update.desired import Policy
 from edgetrt.update.record import FileStore, Memory, Offer, Record, alone
 from edgetrt.update.states import State
+from tests.cli.command import edgetrt
 
 SOMEBODY = 12345
 
@@ -121,3 +122,42 @@ def test_the_document_is_not_written_where_a_link_leads(place: Path, planted: Pa
     with pytest.raises(UpdateError, match="cannot be written"):
         FileStore(planted).save(Memory())
     assert FileStore(place / "roots").load() == waiting()
+
+
+@pytest.mark.parametrize("word", ["confirm", "abort", "rollback", "take-back"])
+def test_a_persons_word_is_not_left_where_a_link_leads(
+    place: Path, planted: Path, word: str
+) -> None:
+    roots, other = place / "roots", "c" * 64
+    for digest in ("a" * 64, other):
+        (roots / "releases" / digest).mkdir(parents=True)
+    (roots / "current").symlink_to(f"releases/{other}")
+    if word in ("rollback", "take-back"):
+        FileStore(roots).save(Memory(previous="a" * 64))
+        (roots / "update.json").chmod(0o644)
+    before = {path.name for path in roots.iterdir()}
+
+    done = edgetrt("update", word, "--folder", planted)
+
+    assert done.code not in (0, 75), done.out
+    assert "Permission denied" in done.err
+    assert {path.name for path in roots.iterdir()} == before
+    assert (roots / "current").readlink().name == other
+
+
+def test_a_persons_word_in_an_honest_folder_belongs_to_the_service(place: Path) -> None:
+    folder = place / "state/update"
+    FileStore(folder).save(waiting())
+
+    done = edgetrt("update", "confirm", "--folder", folder)
+
+    assert (done.code, (folder / "consent").read_text()) == (0, "b" * 64), done.err
+    assert edgetrt("update", "abort", "--folder", folder).code == 0
+    assert {path.stat().st_uid for path in folder.rglob("*")} == {SOMEBODY}
+
+
+@pytest.mark.parametrize("digest", ["* * * * * root id\n", "b" * 64 + "\n", "B" * 64, "b" * 63])
+def test_no_words_are_taken_for_a_digest(tmp_path: Path, digest: str) -> None:
+    FileStore(tmp_path).save(waiting(digest=digest))
+    with pytest.raises(UpdateError, match="digest"):
+        FileStore(tmp_path).load()
