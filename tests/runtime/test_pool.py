@@ -108,7 +108,7 @@ def test_networks_are_loaded_with_what_the_pipelines_leave_over() -> None:
     ended.set()
     stays[0].join(20)
     assert one.did == "swapped"
-    assert seen == [usual + 10 if may_come_back() else usual]
+    assert seen == [min(19, usual + 10) if may_come_back() else usual]
     assert now == usual, "what loading leaves behind serves the pipelines"
 
 
