@@ -133,12 +133,19 @@ def sign(
 
 
 @app.command("publish")
-def publish(repository: Folder = HERE, keys: Keys = None, json: JsonOption = False) -> None:
+def publish(
+    repository: Folder = HERE,
+    keys: Keys = None,
+    trust_clock: Annotated[
+        bool, typer.Option("--trust-clock", help="This clock is right, long pause or not.")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
     """Publish what is staged, and renew the online roles; run it from a timer every day."""
     from edgetrt.update import keys as keyring
 
     signers = keyring.folder_signers(_keys(repository, keys))
-    versions = _open(repository).publish(signers)
+    versions = _open(repository).publish(signers, trust_clock)
     if json:
         print_json({"versions": versions})
     else:

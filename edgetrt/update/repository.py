@@ -29,7 +29,7 @@ from tuf.api.metadata import (
 from edgetrt.errors import ConfigError
 from edgetrt.update import archive, durable, release, roles
 from edgetrt.update.desired import KEYS_TARGET, AssignmentKeys
-from edgetrt.update.trust import SIGNED_AT, stored_path
+from edgetrt.update.trust import SIGNED_AT, signed_at, stored_path
 
 _PUBLISHED = ("targets", "snapshot", "root", "timestamp")
 """In which order: what others name lies there before they do, and the timestamp tells of it all."""
@@ -167,18 +167,22 @@ class Repository:
         found = ((role, self._staged_role(role)) for role in roles.OFFLINE)
         return [self._state(role, staged) for role, staged in found if staged is not None]
 
-    def publish(self, signers: Mapping[str, Signer]) -> dict[str, int]:
+    def publish(self, signers: Mapping[str, Signer], trust_clock: bool = False) -> dict[str, int]:
         """Bring what is staged and signed before the public, and renew the online roles.
 
         Args:
             signers: keys of snapshot and timestamp, by key id.
+            trust_clock: a person says that this machine's clock is right, however long ago that was.
 
         Returns:
             The version of each role now.
 
         Raises:
-            TrustError: signatures are missing, or the online keys are; then nothing is published.
+            TrustError: signatures or online keys are missing, or the clock must be wrong; then
+                nothing is published.
         """
+        if not trust_clock:
+            self._demand_clock()
         for state in self.staged():
             roles.demand(state)
         new = {role: self._staged_role(role) or self.load(role) for role in roles.OFFLINE}
@@ -188,6 +192,12 @@ class Repository:
         for role in roles.OFFLINE:
             (self._staged / f"{role}.json").unlink(missing_ok=True)
         return {role: metadata.signed.version for role, metadata in new.items()}
+
+    def _demand_clock(self) -> None:
+        with contextlib.suppress(ConfigError):
+            last = signed_at(self.load("timestamp").signed)
+            if last is not None:
+                roles.demand_clock(last)
 
     def _online(
         self, offline: Mapping[str, Metadata[Any]], signers: Mapping[str, Signer]

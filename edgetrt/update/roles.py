@@ -17,6 +17,9 @@ from edgetrt.errors import ConfigError, TrustError
 DAYS = {"root": 365, "targets": 365, "snapshot": 7, "timestamp": 7}
 """How long each role's word is good; the last two are renewed by `publish` from a timer."""
 
+_MOST_BACK, _MOST_SINCE = timedelta(days=1), timedelta(days=30)
+"""Between two publications, before a wrong clock is likelier: devices believe what is signed."""
+
 OFFLINE, ONLINE = ("root", "targets"), ("snapshot", "timestamp")
 ASSIGNMENT = "assignment"
 
@@ -60,6 +63,17 @@ def sign(role: str, metadata: Metadata[Any], wanted: Role, signers: Mapping[str,
             f"{role}: {len(metadata.signatures)} of {wanted.threshold} signatures",
             "Give the folder with the online keys: --keys.",
             "threshold",
+        )
+
+
+def demand_clock(last: datetime) -> None:
+    """Raise TrustError when this machine's clock is far from the last publication."""
+    if not last - _MOST_BACK <= now() <= last + _MOST_SINCE:
+        raise TrustError(
+            f"clock: it is {now():%Y-%m-%d %H:%M} UTC here, and the last publication was signed at"
+            f" {last:%Y-%m-%d %H:%M} UTC",
+            "Set the clock; where it is right, publish with --trust-clock.",
+            "clock",
         )
 
 

@@ -10,7 +10,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterator
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from tuf.api import exceptions as tuf_errors
@@ -35,6 +35,9 @@ from edgetrt.update.ports import Trusted
 
 SIGNED_AT = "x-edgetrt-signed-at"
 """Field of our repositories' timestamp: a time that has certainly passed."""
+
+_MOST_AHEAD = timedelta(days=1)
+"""By how much a repository may be ahead of a clock that is set."""
 
 _BASE = "origin:/"
 
@@ -150,10 +153,18 @@ class Trust:
             raise _refused(
                 str(path), ValueError(f"expired {signed.expires}, it is {now}"), "expired"
             )
-        with contextlib.suppress(ValueError, TypeError, KeyError):
-            told = datetime.fromisoformat(str(signed.unrecognized_fields[SIGNED_AT]))
-            return [told.astimezone(timezone.utc)]
-        return []
+        told = signed_at(signed)
+        if told is None:
+            return []
+        if told > now + _MOST_AHEAD:  # kept, it would hold updates back until that day
+            raise UnreachableError(
+                f"{path}: signed at {told:%Y-%m-%d %H:%M} UTC, but it is {now:%Y-%m-%d %H:%M} UTC here;"
+                " updates wait",
+                "Look at the clock of whoever publishes, set it and publish again;"
+                " or at this device's clock.",
+                "clock",
+            )
+        return [told]
 
 
 class VerifiedMetadata:
@@ -204,6 +215,14 @@ def mapped(where: str) -> Iterator[None]:
         raise _refused(where, error, "mix-and-match") from error
     except tuf_errors.RepositoryError as error:
         raise _refused(where, error, "metadata") from error
+
+
+def signed_at(timestamp: Timestamp) -> datetime | None:
+    """When a timestamp was signed by its signer's clock; None when it does not say."""
+    with contextlib.suppress(ValueError, TypeError, KeyError):
+        told = datetime.fromisoformat(str(timestamp.unrecognized_fields[SIGNED_AT]))
+        return told.astimezone(timezone.utc)
+    return None
 
 
 def stored_path(target: TargetFile) -> str:

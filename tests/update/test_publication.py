@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ pytest.importorskip("tuf", reason="the extra `update` is not installed")
 from securesystemslib.signer import Signer
 from tuf.api.metadata import Metadata
 
-from edgetrt.errors import TrustError
+from edgetrt.errors import TrustError, UnreachableError
 from edgetrt.update import keys
-from edgetrt.update.audit import audit
+from edgetrt.update.audit import FolderOrigin, audit
 from edgetrt.update.repository import Repository
-from tests.update.device import Site, write_release
+from edgetrt.update.trust import SIGNED_AT, Trust
+from tests.update.device import Clock, Site, write_release
 
 FIRST, SECOND = "releases/street-1.tar", "releases/street-2.tar"
 
@@ -99,3 +101,45 @@ def test_what_was_left_half_published_is_never_changed_behind_a_devices_back(sit
     assert root.read_bytes() == kept
     assert site.repository.load("root").signed.version == 3
     assert sorted(seen(site)) == [FIRST, SECOND]
+
+
+def sign_at(site: Site, when: datetime) -> None:
+    """Sign the public timestamp anew, by a clock that says so."""
+    path = site.repository.metadata / "timestamp.json"
+    timestamp = Metadata.from_bytes(path.read_bytes())
+    timestamp.signed.version += 1
+    timestamp.signed.unrecognized_fields[SIGNED_AT] = when.isoformat()
+    timestamp.sign(keys.signer(str(site.keys / "timestamp-0.pem")))
+    path.write_bytes(timestamp.to_bytes())
+
+
+def test_a_repository_with_a_clock_far_ahead_holds_no_device_once_it_is_right(
+    tmp_path: Path,
+) -> None:
+    site = Site(tmp_path / "site")
+    public = site.repository.folder / "public"
+    origins = FolderOrigin(public / "metadata"), FolderOrigin(public / "targets")
+    trust = Trust(tmp_path / "trust", site.repository.first_root(), Clock())
+    sign_at(site, datetime.now(timezone.utc) + timedelta(days=4000))
+
+    with pytest.raises(UnreachableError) as held:
+        trust.refresh(*origins)
+    assert held.value.code == "clock"
+
+    site.repository.publish(signers(site), trust_clock=True)
+    trust.refresh(*origins)
+    assert trust.now() < datetime.now(timezone.utc)
+
+
+@pytest.mark.parametrize("days", [-31, 2])
+def test_nothing_is_signed_by_a_clock_that_must_be_wrong(tmp_path: Path, days: int) -> None:
+    site = Site(tmp_path / "site")
+    sign_at(site, datetime.now(timezone.utc) + timedelta(days=days))
+    before = public(site)
+
+    with pytest.raises(TrustError, match="clock") as refused:
+        site.repository.publish(signers(site))
+    assert "--trust-clock" in refused.value.hint
+    assert public(site) == before
+
+    assert site.repository.publish(signers(site), trust_clock=True)["timestamp"] == 3
