@@ -10,6 +10,7 @@ It ends with the agent, and holds nothing that is not on the disk.
 from __future__ import annotations
 
 import contextlib
+import logging
 import socket
 import sys
 from collections.abc import Iterator
@@ -34,12 +35,14 @@ from edgetrt.agent.trust_process import (
     Target,
 )
 from edgetrt.children import follow_parent
-from edgetrt.errors import EdgetrtError
+from edgetrt.errors import EdgetrtError, TrustError
 from edgetrt.update.clock import SystemWallClock
 from edgetrt.update.origin import Reply
+from edgetrt.update.ports import Trusting
 from edgetrt.update.trust import Trust
 
 M = TypeVar("M", Begun, Piece)
+_log = logging.getLogger(__name__)
 
 
 class Agent:
@@ -102,8 +105,8 @@ class Files:
         yield Reply(status, 0, None, self._agent.chunks())
 
 
-def answer(question: Message, trust: Trust, agent: Agent) -> Message:
-    """Do what is asked for."""
+def answer(question: Message, trust: Trusting, agent: Agent) -> Message:
+    """Do what is asked for; an error nobody expected is a refusal, not a reason to be asked again."""
     try:
         if isinstance(question, Signed):
             return Done(desired=trust.signed(question.envelope, question.device))
@@ -115,6 +118,17 @@ def answer(question: Message, trust: Trust, agent: Agent) -> Message:
         return Done()
     except (EdgetrtError, OSError) as error:
         return Failed.of(error)
+    except (EOFError, MemoryError):  # nobody to tell, or no room: the next process may have it
+        raise
+    except Exception as error:  # noqa: BLE001 - what it chokes on would choke the next one too
+        _log.warning("what verifies updates", exc_info=True)
+        return Failed.of(
+            TrustError(
+                f"metadata: {type(error).__name__}: {error}",
+                "What is published cannot be read here; the log has where.",
+                "metadata",
+            )
+        )
 
 
 def main() -> int:

@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,11 +21,14 @@ pytest.importorskip("tuf", reason="the extra `update` is not installed")
 
 from tuf.api.metadata import Metadata
 
-from edgetrt.agent.trust_process import TrustProcess
+from edgetrt.agent import trust_worker
+from edgetrt.agent.trust_process import Failed, Pipe, Target, TrustProcess
 from edgetrt.errors import TrustError, UnreachableError, UpdateError
 from edgetrt.update import keys
 from edgetrt.update.audit import FolderOrigin
-from edgetrt.update.origin import Reply
+from edgetrt.update.desired import Desired
+from edgetrt.update.origin import Origin, Reply
+from edgetrt.update.ports import Trusted
 from edgetrt.update.release import Host
 from edgetrt.update.states import Code
 from edgetrt.update.steps import Sources, Verifying
@@ -273,6 +277,38 @@ def test_one_that_does_not_listen_is_ended(tmp_path: Path) -> None:
     with pytest.raises(UnreachableError, match="said nothing"):
         trust.signed(b"{}", DEVICE)
     assert trust._process is None
+
+
+@dataclass
+class Choking:
+    """Trust in metadata that nobody thought of."""
+
+    error: Exception
+
+    def target(self, path: str) -> Trusted:
+        raise self.error
+
+    def signed(self, envelope: bytes, device: str) -> Desired:
+        raise self.error
+
+    def refresh(self, metadata: Origin, targets: Origin) -> None:
+        raise self.error
+
+    def rest(self, idle_s: float) -> None:
+        """It keeps nothing."""
+
+
+def test_what_nobody_expected_is_a_refusal() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        agent = trust_worker.Agent(Pipe(theirs))
+        told = trust_worker.answer(Target("a.tar"), Choking(KeyError("length")), agent)
+        assert isinstance(told, Failed)
+        refused = told.again()
+        assert isinstance(refused, TrustError)
+        assert (refused.code, refused.message) == ("metadata", "metadata: KeyError: 'length'")
+        with pytest.raises(MemoryError):
+            trust_worker.answer(Target("a.tar"), Choking(MemoryError()), agent)
 
 
 def test_what_a_library_prints_is_no_answer(scene: Scene) -> None:
