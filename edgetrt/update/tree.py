@@ -19,6 +19,10 @@ _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errn
 """Links and pipes among them. Anything else may be over soon, and is no word about the file."""
 
 
+_SERVED = ("metadata", "targets")
+"""Whatever else lies in the folder is nobody's business."""
+
+
 @dataclass(frozen=True)
 class Part:
     """A part of a file; `status` as in HTTP, `size` of the whole file."""
@@ -35,7 +39,7 @@ class Tree:
         root: the folder; a link to it is followed when it is opened here, none below it ever is.
 
     Raises:
-        ConfigError: there is no such folder.
+        ConfigError: there is no such folder, or no published repository in it.
     """
 
     def __init__(self, root: Path) -> None:
@@ -46,6 +50,12 @@ class Tree:
                 f"{root}: cannot be served: {error.strerror}",
                 "Name the folder `public` of a repository, or a copy of it.",
             ) from error
+        if self.read("metadata/timestamp.json", 0, 1).status != 200:
+            self.close()
+            raise ConfigError(
+                f"{root}: cannot be served: no metadata/timestamp.json in it",
+                "Name the folder `public` of a repository, or a copy of it; never one above.",
+            )
 
     def close(self) -> None:
         """Let go of the folder."""
@@ -54,6 +64,8 @@ class Tree:
     def read(self, path: str, offset: int, length: int) -> Part:
         """Read at most `length` bytes from an offset; 404 for what is no file of this tree."""
         names = path.split("/")
+        if names[0] not in _SERVED:
+            return Part(404)
         if any(name in ("", ".", "..") or "\0" in name for name in names):
             return Part(404)
         try:

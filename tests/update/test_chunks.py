@@ -384,6 +384,10 @@ def site(folder: Path) -> Path:
     (root / "targets/deep").mkdir(parents=True)
     (root / "targets/deep/model.tar").write_bytes(DATA)
     (root / "targets/empty").write_bytes(b"")
+    (root / "metadata").mkdir()
+    (root / "metadata/timestamp.json").write_bytes(b"{}")
+    (root / "keys").mkdir()
+    (root / "keys/root.pem").write_bytes(b"private")
     (folder / "secret").write_bytes(b"secret")
     (root / "targets/link").symlink_to(folder / "secret")
     (root / "targets/near").symlink_to("empty")
@@ -405,7 +409,7 @@ def site(folder: Path) -> Path:
                 "../secret", "targets/../../secret", "targets/../targets/empty", "/etc/passwd",
                 "targets//empty", "targets/./empty", "targets/empty/", "targets", "targets/link",
                 "targets/near", "targets/away/secret", "targets/pipe", "targets/empty/x", ".", "..",
-                "targets/none", "targets/a\0b", "x" * 500, "\ud800", "targets/%2e%2e/secret",
+                "keys/root.pem", "targets/none", "targets/a\0b", "x" * 500, "\ud800", "targets/%2e%2e/secret",
             )
         ),
     ],
@@ -432,10 +436,17 @@ def test_a_folder_that_is_not_there_is_told() -> None:
         Tree(Path("/nonexistent"))
 
 
+def test_a_folder_above_a_repository_is_refused(tmp_path: Path) -> None:
+    site(tmp_path)
+    with pytest.raises(ConfigError, match="timestamp") as refused:
+        Tree(tmp_path)
+    assert "public" in refused.value.hint
+
+
 def test_a_disk_that_fails_is_no_missing_file(tmp_path: Path) -> None:
-    tree = Tree(tmp_path)
+    tree = Tree(site(tmp_path))
     tree.close()
-    assert tree.read("x", 0, 1).status == 503
+    assert tree.read("targets/x", 0, 1).status == 503
 
 
 # --- who answers ----------------------------------------------------------------------------------
