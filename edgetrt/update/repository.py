@@ -179,16 +179,22 @@ class Repository:
 
         Raises:
             TrustError: signatures or online keys are missing, or the clock must be wrong; then
-                nothing is published.
+                nothing staged is published. What is public is renewed while signatures are awaited.
         """
         if not trust_clock:
             self._demand_clock()
-        for state in self.staged():
-            roles.demand(state)
-        new = {role: self._staged_role(role) or self.load(role) for role in roles.OFFLINE}
+        waiting = [state for state in self.staged() if state.missing]
+        if waiting and not (self.metadata / "timestamp.json").exists():
+            roles.demand(waiting[0])
+        new = {
+            role: (None if waiting else self._staged_role(role)) or self.load(role)
+            for role in roles.OFFLINE
+        }
         new |= self._online(new, signers)
         for role in _PUBLISHED:
             self._write(self.metadata / _name(role, new[role].signed.version), new[role])
+        for state in waiting:
+            roles.demand(state)
         for role in roles.OFFLINE:
             (self._staged / f"{role}.json").unlink(missing_ok=True)
         return {role: metadata.signed.version for role, metadata in new.items()}

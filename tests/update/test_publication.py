@@ -143,3 +143,16 @@ def test_nothing_is_signed_by_a_clock_that_must_be_wrong(tmp_path: Path, days: i
     assert public(site) == before
 
     assert site.repository.publish(signers(site), trust_clock=True)["timestamp"] == 3
+
+
+def test_what_is_public_stays_fresh_while_signatures_are_awaited(site: Site) -> None:
+    site.repository.rotate("targets", [keys.make(site.keys, "targets-new")], [])
+    before = {role: site.repository.load(role).signed.version for role in ("root", "timestamp")}
+
+    with pytest.raises(TrustError, match="root version 2: 0 of 2"):
+        site.repository.publish(signers(site))
+
+    assert site.repository.load("timestamp").signed.version == before["timestamp"] + 1
+    assert site.repository.load("root").signed.version == before["root"]
+    assert len(site.repository.staged()) == 2
+    assert seen(site) == [FIRST]
