@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import stat
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,13 +37,15 @@ class Tree:
     """Reads parts of files below a folder; writes nothing, and follows no link.
 
     Args:
-        root: the folder; a link to it is followed when it is opened here, none below it ever is.
+        root: the folder; a link to it is followed when it is opened, none below it ever is.
+        look_s: how often to look whether another folder has taken its place.
 
     Raises:
         ConfigError: there is no such folder, or no published repository in it.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, look_s: float = 5.0) -> None:
+        self._path, self._look_s, self._looked_s = root, look_s, time.monotonic()
         try:
             self._root = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
@@ -50,7 +53,7 @@ class Tree:
                 f"{root}: cannot be served: {error.strerror}",
                 "Name the folder `public` of a repository, or a copy of it.",
             ) from error
-        if self.read("metadata/timestamp.json", 0, 1).status != 200:
+        if self._read("metadata/timestamp.json", 0, 1).status != 200:
             self.close()
             raise ConfigError(
                 f"{root}: cannot be served: no metadata/timestamp.json in it",
@@ -63,6 +66,27 @@ class Tree:
 
     def read(self, path: str, offset: int, length: int) -> Part:
         """Read at most `length` bytes from an offset; 404 for what is no file of this tree."""
+        if time.monotonic() - self._looked_s >= self._look_s:
+            self._look_again()
+        found = self._read(path, offset, length)
+        if found.status == 404 and self._look_again():
+            return self._read(path, offset, length)
+        return found
+
+    def _look_again(self) -> bool:
+        """Take the folder that has taken the place of this one, once a repository is in it."""
+        self._looked_s = time.monotonic()
+        try:
+            if os.path.samestat(self._path.stat(), os.fstat(self._root)):
+                return False
+            other = Tree(self._path, self._look_s)
+        except (OSError, ConfigError):  # it is just being replaced
+            return False
+        self._root, other._root = other._root, self._root
+        other.close()
+        return True
+
+    def _read(self, path: str, offset: int, length: int) -> Part:
         names = path.split("/")
         if names[0] not in _SERVED:
             return Part(404)

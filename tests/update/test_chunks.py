@@ -443,6 +443,21 @@ def test_a_folder_above_a_repository_is_refused(tmp_path: Path) -> None:
     assert "public" in refused.value.hint
 
 
+@pytest.mark.parametrize("look_s", [0.0, 9999.0])
+def test_a_folder_that_was_replaced_is_followed(tmp_path: Path, look_s: float) -> None:
+    root = site(tmp_path / "a")
+    newer = site(tmp_path / "b")
+    (newer / "targets/empty").write_bytes(b"newer")
+    (newer / "targets/more").write_bytes(b"more")
+    with contextlib.closing(Tree(root, look_s)) as tree:
+        root.rename(tmp_path / "old")
+        assert tree.read("targets/more", 0, 9).status == 404
+        newer.rename(root)
+        if look_s:
+            assert tree.read("targets/more", 0, 9).data == b"more"
+        assert tree.read("targets/empty", 0, 9).data == b"newer"
+
+
 def test_a_disk_that_fails_is_no_missing_file(tmp_path: Path) -> None:
     tree = Tree(site(tmp_path))
     tree.close()
