@@ -85,10 +85,10 @@ class Updating:
         self._wake = threading.Event()
         self._waiting = threading.Lock()
         self._desired: tuple[bytes, float] | None = None
-        self._knock_s = 0.0
+        self._knock_s = self._room_s = 0.0
         self._due_s: float | None = 0.0
         self._fault = self._waits = ""
-        self._brief = self._begun = False
+        self._brief = self._begun = self._yields = False
         self._post: Callable[[Callable[[], object]], None] = lambda _: None
         self._on_change: Callable[[wire.UpdateReport, str], None] = lambda *_: None
         self._on_settings: Callable[[int, Mapping[str, PipelineSettings]], object] = lambda *_: None
@@ -141,8 +141,8 @@ class Updating:
         """Told of a download; ends it when the agent stops, and lets a newer word be heard meanwhile."""
         if self._stop.is_set():
             raise Stopped
-        new = self._desired is not None and time.monotonic() >= self._knock_s
-        if new or self._local.requests.any():
+        if self._has_word(self._room_s) or self._local.requests.any():
+            self._room_s, self._yields = time.monotonic() + _AGAIN_S, True
             raise UnreachableError(
                 "the download makes room for a newer word, and goes on", "", "lost"
             )
@@ -165,7 +165,7 @@ class Updating:
     def _walk(self) -> None:
         try:
             while not self._stop.is_set():
-                if self._is_due():
+                if self._has_word() or self._is_due():
                     self._due_s = self._next()
                 left_s = _LOOK_S if self._due_s is None else self._due_s - time.monotonic()
                 self._wake.wait(min(_LOOK_S, max(0.0, left_s)))
@@ -175,11 +175,14 @@ class Updating:
             held.write(self._local.layout.root, "")
             self._local.verifying.rest(0.0)
 
+    def _has_word(self, not_before_s: float = 0.0) -> bool:
+        """Whether something of the broker can be looked at now."""
+        return self._desired is not None and time.monotonic() >= max(self._knock_s, not_before_s)
+
     def _is_due(self) -> bool:
-        now_s = time.monotonic()
-        if self._local.requests.any() or (self._desired is not None and now_s >= self._knock_s):
-            return True
-        return self._due_s is not None and now_s >= self._due_s
+        """Whether the machine goes on now."""
+        due = self._due_s is not None and time.monotonic() >= self._due_s
+        return due or self._local.requests.any()
 
     def _next(self) -> float | None:
         """Do what can be done now; returns when to come again, None = when somebody asks."""
@@ -187,11 +190,14 @@ class Updating:
             if not self._begun:
                 self._publish()
                 self._begun = True
-            self._answer()
+            if not self._answer() and not self._is_due():
+                return self._due_s  # anybody can send what was refused: it hastens nothing
             wait_s: float | None = 0.0
             while wait_s == 0.0 and not self._stop.is_set():
+                self._yields = False
                 wait_s = self._machine.step()
                 self._rest()
+            wait_s = 0.0 if self._yields else wait_s
             if self._fault:
                 self._fault = ""
                 self._publish()
@@ -206,27 +212,28 @@ class Updating:
             wait_s = _AGAIN_S
         return None if wait_s is None else time.monotonic() + wait_s
 
-    def _answer(self) -> None:
-        """See to what the broker brought."""
+    def _answer(self) -> bool:
+        """See to what the broker brought; returns whether the machine has something new to do."""
         with self._waiting:
             desired, self._desired = self._desired, None
         if desired is None:
-            return
+            return False
         if time.monotonic() < self._knock_s:
             self._keep(desired)
-            return
+            return False
         try:
             answer = self._assignments.accept(*desired)
         except UnreachableError as error:
             self._keep(desired, _AGAIN_S)
             self._waiting_for(error)
-            return
+            return False
         except (EdgetrtError, OSError):  # the disk: what was signed must not be lost over it
             self._keep(desired, _AGAIN_S)
             raise
         self._waits, self._brief = "", False
         told = "" if answer is None or answer.answer != "older" else answer.detail
         self._publish(told)
+        return answer is not None and answer.answer in ("begun", "waits")
 
     def _waiting_for(self, why: UnreachableError) -> None:
         """Tell why what came cannot be looked at yet, once; anybody may have sent it, so it is no event."""

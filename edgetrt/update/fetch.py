@@ -151,7 +151,8 @@ class _Part:
     def __exit__(self, *_: object) -> None:
         if not self._file.closed:
             with self._file, contextlib.suppress(OSError):
-                self._sync()
+                if self.at > self._synced:
+                    self._sync()
 
     @property
     def digest(self) -> str:

@@ -21,6 +21,7 @@ from edgetrt.agent.updating import Updating
 from edgetrt.agent.verdict import Demand
 from edgetrt.agent.watch import Watch
 from edgetrt.config import DeviceConfig, HealthConfig, OutboxConfig, PublishConfig
+from edgetrt.errors import UnreachableError
 from edgetrt.link import Receiver
 from edgetrt.update import bundle, durable, held
 from edgetrt.update.built import Built
@@ -468,6 +469,40 @@ def test_a_damaged_state_is_told_and_ends_nothing(world: World) -> None:
         await rig.until(lambda: not rig.updating.report.fault)
 
     drive(world, scenario)
+
+
+def test_a_download_makes_room_for_words_now_and_then_only(world: World) -> None:
+    part, _ = world.updating()
+    part.take(b"anything")
+    with pytest.raises(UnreachableError, match="makes room"):
+        part.progress(1, 2)
+
+    part.take(b"anything else")
+    part.progress(1, 2)
+
+
+def test_what_is_refused_hastens_nothing(world: World) -> None:
+    steps = []
+    part, engines = world.updating()
+    engines.done.clear()
+    step = part._machine.step
+    part._machine.step = lambda: steps.append(1) or step()  # type: ignore[method-assign, func-returns-value]
+    part.take(world.site.assign(world.targets[0], 1))
+    part._next()
+    assert part.report.state == "BUILD"
+    done, part._due_s = len(steps), time.monotonic() + 3600.0
+
+    part.take(world.site.assign(world.targets[0], 9, key="targets-0"))
+    assert part._next() == part._due_s
+    part.take(b"{}")
+    assert part._next() == part._due_s
+    assert len(steps) == done
+    assert part._assignments.refused["malformed"] == 1
+
+    part._knock_s = 0.0
+    part.take(world.site.assign(world.targets[1], 2))
+    part._next()
+    assert len(steps) > done
 
 
 def test_what_was_signed_is_kept_while_the_disk_fails(world: World) -> None:
