@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -80,10 +81,14 @@ class ChunkServer:
         except MessageError as error:
             self._refuse(message.topic, error.message)
             return
-        if self._turns.put(device, request, max(request.wanted.length, LEAST_COST)):
+        cost = max(request.wanted.length, LEAST_COST)
+        until_s = math.inf if request.expires_ns is None else request.expires_ns / 1e9
+        if self._turns.put(device, request, cost, until_s):
             self._news.set()
         else:
-            self._refuse(message.topic, f"more than {MOST_WAITING} requests wait")
+            self._refuse(
+                message.topic, f"more than {MOST_WAITING} requests wait, or too many devices"
+            )
 
     async def _serve(self) -> None:
         while True:

@@ -36,7 +36,7 @@ from edgetrt.update.origin import Limits
 from edgetrt.update.release import Host
 from edgetrt.update.serve import ChunkServer
 from edgetrt.update.tree import Tree
-from edgetrt.update.turns import Turns
+from edgetrt.update.turns import MOST_NAMES, Turns
 from edgetrt.update.web import WebOrigin
 from tests.fakes import FakeTransport
 from tests.update.over_broker import PATIENT, QUICK, Reply, Script, Talk, part
@@ -374,6 +374,16 @@ def test_no_device_gets_more_than_its_rate_and_none_waits_for_another() -> None:
     # Asking again and again does not make anybody's rate be forgotten.
     turns.put("greedy", 9, 50)
     assert turns.take(1.2) == pytest.approx(0.3)
+
+
+def test_invented_names_fill_no_memory() -> None:
+    turns: Turns[int] = Turns(100.0, 16)
+    assert all(turns.put(f"x-{n}", n, 50, 1.0) for n in range(MOST_NAMES))
+    assert not turns.put("one-more", 0, 50)
+    assert turns.put("x-7", 0, 50, 3.0)
+    # Nobody waits for them any more: they cost nothing, and make room.
+    assert taken(turns, 2.0) == ["x-7"]
+    assert turns.put("one-more", 0, 50)
 
 
 # --- what is served -------------------------------------------------------------------------------
