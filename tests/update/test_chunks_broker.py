@@ -117,8 +117,9 @@ def test_a_forged_assignment_and_a_tampered_release_are_refused_as_ever(
         device.machine.offer(offer(made.assign(target, 2)))
         assert (device.settle().code, device.record().reason) == (Code.REJECTED, "digest")
 
+        third = offer(made.assign(target, 3))
         (public(made) / "metadata/timestamp.json").write_bytes(b"{}")
-        device.machine.offer(offer(made.assign(target, 3)))
+        device.machine.offer(third)
         assert (device.settle().code, device.record().reason) == (Code.REJECTED, "metadata")
     assert device.layout.current() == ""
 
